@@ -1,0 +1,155 @@
+"""Synthesising one view from another: by depth and motion, disparity, flow or scene flow; and the splat, its adjoint.
+
+Every warp here samples backwards: the result has the geometry of the target, each of its pixels asks where it lies in
+the source. Every warp returns what it could see.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from geossl.geometry.camera import MIN_Z
+from geossl.geometry.conversion import scene_flow_to_flow
+from geossl.geometry.pixels import in_image, pixel_grid, sample_at_pixels
+from geossl.geometry.precision import float32_island
+from geossl.types import Frame
+
+
+@float32_island
+def synthesize_target(
+    source: Frame,
+    depth: Tensor,
+    target_K: Tensor,
+    T_source_target: Tensor,
+    padding: Literal["border", "zeros"] = "border",
+) -> tuple[Tensor, Tensor]:
+    """Reconstructs the target image by sampling the source where the target's points project.
+
+    Args:
+        source: Frame to sample; `source.image` is (B, C, H', W').
+        depth: (B, 1, H, W) z-depth of the target, in the unit of `T_source_target`.
+        target_K: (B, 3, 3) pixels.
+        T_source_target: (B, 4, 4), maps target-camera points to the source camera.
+        padding: What is seen outside the source: its border repeated, or zeros.
+
+    Returns:
+        image: (B, C, H, W).
+        visible: (B, 1, H, W) bool, True where the point is in front of and inside the source image.
+            Occlusion by other surfaces is not considered.
+
+    Raises:
+        ValueError: If depth is not (B, 1, H, W).
+
+    Convention: integer pixels are centres; identity motion returns the source.
+    Source: Zhou et al., CVPR 2017, eq. 2. https://arxiv.org/abs/1704.07813
+    """
+    if depth.dim() != 4 or depth.shape[1] != 1:
+        raise ValueError(f"depth has shape {tuple(depth.shape)}; expected (B, 1, H, W).")
+    pixels, in_front = reproject(depth, target_K, T_source_target, source.K)
+    return sample_at_pixels(source.image, pixels, padding), in_front & in_image(pixels, source.height, source.width)
+
+
+@float32_island
+def reproject(depth: Tensor, target_K: Tensor, T_source_target: Tensor, source_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each target pixel lies in the source: project(transform(T, backproject(depth))) in one product.
+
+    K_s (R K_t^-1 d p + t) = d (K_s R K_t^-1) p + K_s t: the bracket is a 3x3 matrix per sample, formed in float64 so
+    that identity motion maps every pixel to itself to the last bits.
+
+    Returns:
+        pixels: (B, 2, H, W) in the source; meaningless where not in front.
+        in_front: (B, 1, H, W) bool.
+    """
+    b, _, h, w = depth.shape
+    K_s, T = source_K.double(), T_source_target.double()
+    infinite_homography = (K_s @ T[:, :3, :3] @ torch.linalg.inv(target_K.double())).to(depth.dtype)
+    epipole = (K_s @ T[:, :3, 3:]).to(depth.dtype)  # (B, 3, 1)
+    grid = pixel_grid(h, w, depth.device, depth.dtype).flatten(1)
+    homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])  # (3, H*W)
+    x, y, z = ((infinite_homography @ homogeneous) * depth.flatten(2) + epipole).unbind(1)  # each (B, H*W)
+    in_front = z > MIN_Z
+    inverse_z = 1 / torch.where(in_front, z, torch.ones_like(z))
+    pixels = torch.stack([x * inverse_z, y * inverse_z], dim=1)
+    return pixels.view(b, 2, h, w), in_front.view(b, 1, h, w)
+
+
+@float32_island
+def warp_by_disparity(
+    image: Tensor, disparity_px: Tensor, target_side: Literal["left", "right"] = "left"
+) -> tuple[Tensor, Tensor]:
+    """Reconstructs one view of a rectified pair from the other.
+
+    Args:
+        image: (B, C, H, W) of the other side.
+        disparity_px: (B, 1, H, W) of the target side, >= 0, pixels of this image.
+        target_side: u_right = u_left - disparity: a left target looks left in the right image.
+
+    Returns:
+        image (B, C, H, W), border repeated, and in_view (B, 1, H, W) bool.
+    """
+    if disparity_px.shape[1] != 1 or disparity_px.dim() != 4:
+        raise ValueError(f"disparity_px has shape {tuple(disparity_px.shape)}; expected (B, 1, H, W).")
+    sign = -1 if target_side == "left" else 1
+    return warp_by_flow(image, torch.cat([sign * disparity_px, torch.zeros_like(disparity_px)], dim=1))
+
+
+@float32_island
+def warp_by_flow(
+    image: Tensor, flow: Tensor, padding: Literal["border", "zeros"] = "border"
+) -> tuple[Tensor, Tensor]:
+    """Reconstructs the first image from the second by the flow from first to second.
+
+    Args:
+        image: (B, C, H, W) second image.
+        flow: (B, 2, H, W) = (du, dv) pixels, of the first image.
+
+    Returns:
+        image (B, C, H, W) and in_view (B, 1, H, W) bool.
+    """
+    pixels = pixel_grid(*flow.shape[-2:], flow.device, flow.dtype) + flow
+    return sample_at_pixels(image, pixels, padding), in_image(pixels, *image.shape[-2:])
+
+
+def warp_by_scene_flow(image: Tensor, depth: Tensor, scene_flow: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstructs the first image from the second by the first's depth and 3-D motion.
+
+    Args:
+        image: (B, C, H, W) second image.
+        depth: (B, 1, H, W) of the first. scene_flow: (B, 3, H, W) in camera 1. K: (B, 3, 3).
+
+    Returns:
+        image (B, C, H, W) and visible (B, 1, H, W) bool (in front and in view).
+    """
+    flow, in_front = scene_flow_to_flow(depth, scene_flow, K)
+    warped, in_view = warp_by_flow(image, flow)
+    return warped, in_front & in_view
+
+
+@float32_island
+def splat(values: Tensor, flow: Tensor) -> Tensor:
+    """Adds every pixel's values at the place its flow leads to, spread bilinearly over four neighbours.
+
+    Args:
+        values: (B, C, H, W).
+        flow: (B, 2, H, W) pixels.
+
+    Returns:
+        (B, C, H, W) sums; what lands outside is lost, what lands inside keeps its sum exactly.
+
+    Convention: a one at u = 1 with du = 0.25 adds 0.75 at u = 1 and 0.25 at u = 2.
+    """
+    b, c, h, w = values.shape
+    u, v = (pixel_grid(h, w, flow.device, flow.dtype) + flow).unbind(1)  # each (B, H, W)
+    u0, v0 = u.detach().floor(), v.detach().floor()
+    out = values.new_zeros(b, c, h * w)
+    for du, dv in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        column, row = u0 + du, v0 + dv
+        weight = (1 - (u - column).abs()) * (1 - (v - row).abs())
+        inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+        index = torch.where(inside, row * w + column, torch.zeros_like(u0)).long().flatten(1)  # (B, H*W)
+        share = torch.where(inside, weight, torch.zeros_like(weight))[:, None] * values
+        out = out.scatter_add(2, index[:, None].expand(-1, c, -1), share.flatten(2))
+    return out.view(b, c, h, w)

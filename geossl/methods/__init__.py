@@ -1,0 +1,50 @@
+"""One system, one file. `METHODS` is the table of names that a config may use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from geossl.config import ConfigError, Strict
+
+if TYPE_CHECKING:
+    from geossl.methods.method import Method
+
+METHODS = {
+    "sfmlearner": "geossl.methods.sfmlearner:SfMLearner",
+    "monodepth": "geossl.methods.monodepth:Monodepth",
+    "monodepth2": "geossl.methods.monodepth2:Monodepth2",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method: a name of `METHODS`, or `package.module:Class`.
+
+    Raises:
+        ConfigError: If there is none; names the closest.
+    """
+    target = METHODS.get(name, name)
+    module, colon, cls = target.partition(":")
+    if not colon:
+        close = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ConfigError(
+            f"there is no method '{name}'; {hint}known methods: {', '.join(METHODS)}, or package.module:Class."
+        )
+    try:
+        return getattr(importlib.import_module(module), cls)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"method '{name}' cannot be imported: {error}") from error
+
+
+def method_options(name: str) -> type[Strict]:
+    """The schema of a method's `model:` section."""
+    return method_class(name).Options
+
+
+def build_method(name: str, options: Mapping[str, Any]) -> Method:
+    """A freshly initialised method."""
+    cls = method_class(name)
+    return cls(cls.Options.model_validate(options))

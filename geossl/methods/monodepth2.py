@@ -1,0 +1,233 @@
+"""Monodepth2: depth from one image, learned from video (M), stereo (S) or both (MS).
+
+Source: Godard, Mac Aodha, Firman, Brostow: Digging into self-supervised monocular depth estimation, ICCV 2019.
+https://arxiv.org/abs/1806.01260
+
+Differs:
+    * Lengths are metres where stereo gives the scale. The networks keep the published parametrisation, in units in
+      which KITTI's baseline is 0.1 (`metres_per_unit` = 5.4), but each sample's true baseline is used, not 0.1.
+    * Pixel centres are integers throughout; the released warp is half a pixel off under today's grid_sample.
+    * Equal errors of the identity and the warp count as static; the released code breaks ties by random noise.
+    * Points behind the camera are never sampled, and the error of an intermediate scale is taken against the
+      area-reduced image (released: Lanczos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from geossl.config import Strict
+from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_depth
+from geossl.geometry.motion import invert, motion_from_axis_angle
+from geossl.geometry.transforms import area_reduced, upsample
+from geossl.geometry.warping import synthesize_target
+from geossl.losses.photometric import photometric_map
+from geossl.losses.smoothness import edge_aware_smoothness, mean_of
+from geossl.methods.method import Method, depth_health, motion_health
+from geossl.networks.depth_decoder import DepthDecoder
+from geossl.networks.encoders import build_encoder
+from geossl.networks.pose import PoseCNN, PoseDecoder
+from geossl.types import Batch, Frame, Objective
+
+
+class Monodepth2Options(Strict):
+    supervision: Literal["M", "S", "MS"] = Field("M", description="Learn from video, stereo or both.")
+    partial: bool = Field(False, description="MS: accept batches that carry only one of video and stereo.")
+    encoder: str = Field("resnet18", description="resnet18, resnet34, resnet50 or timm:NAME.")
+    encoder_weights: str | None = Field("imagenet", description="imagenet, a file, or null for random.")
+    decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
+    num_scales: int = Field(4, ge=1, le=4)
+    pose: Literal["separate", "shared", "posecnn"] = Field("separate", description="The pose network's encoder.")
+    pose_encoder: str = "resnet18"
+    pose_scale: float = Field(1.0, gt=0, le=1, description="Size of the pose network's images against the batch's.")
+    min_depth: float = Field(0.1, gt=0, description="Nearest depth, in network units.")
+    max_depth: float = Field(100.0, gt=0, description="Farthest depth, in network units.")
+    metres_per_unit: float = Field(5.4, gt=0, description="Metres in a network unit, where stereo gives the scale.")
+    ssim_weight: float = Field(0.85, ge=0, le=1)
+    smoothness: float = Field(1e-3, ge=0, description="Divided by 2^scale.")
+    minimum_reprojection: bool = Field(True, description="Per-pixel minimum over sources; else their mean.")
+    automask: bool = Field(True, description="Ignore pixels that a source explains better unwarped.")
+    full_resolution: bool = Field(True, description="Upsample every scale's depth and compare at full size.")
+    predictive_mask: bool = Field(False, description="SfMLearner's learned mask instead of the auto-mask.")
+    mask_weight: float = Field(0.2, ge=0, description="Of the predictive mask's pull towards one.")
+    outside: Literal["border", "ignore"] = Field(
+        "border", description="Targets that project outside a source: compare with its repeated border, or ignore."
+    )
+
+
+class Monodepth2(Method):
+    """Encoder-decoder depth, pose between pairs of frames, minimum reprojection, auto-masking."""
+
+    Options = Monodepth2Options
+    pose_offsets = (1,)
+
+    def __init__(self, options: Monodepth2Options) -> None:
+        super().__init__(options)
+        self.video = "M" in options.supervision
+        self.stereo = "S" in options.supervision
+        self.is_metric = self.stereo
+        self.uses_all_parameters = not options.partial
+        self.unit_m = options.metres_per_unit if self.is_metric else 1.0
+        self.encoder = build_encoder(options.encoder, options.encoder_weights)
+        scales = tuple(range(options.num_scales))
+        self.depth_decoder = DepthDecoder(self.encoder.channels, scales, dims=options.decoder_channels)
+        if self.video and options.pose == "separate":
+            self.pose_encoder = build_encoder(options.pose_encoder, options.encoder_weights, images=2)
+            self.pose_decoder = PoseDecoder(self.pose_encoder.channels, features=1, frames=2)
+        elif self.video and options.pose == "shared":
+            self.pose_decoder = PoseDecoder(self.encoder.channels, features=2, frames=1)
+        elif self.video:
+            self.pose_cnn = PoseCNN(images=2)
+        if options.predictive_mask:
+            self.mask_decoder = DepthDecoder(
+                self.encoder.channels, scales, outputs=2 * self.video + self.stereo, dims=options.decoder_channels
+            )
+
+    # --- prediction --------------------------------------------------------------------------------------------------
+
+    def predict_depth(self, image: Tensor, K: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) z-depth, metres where trained with stereo."""
+        return self.depth_of(self.depth_decoder(self.encoder(image))[0]) * self.unit_m
+
+    def predict_motions(self, target: Tensor, sources: Sequence[Tensor]) -> Tensor:
+        """Two images in temporal order -> (B, 1, 4, 4) T_source_target, metres where trained with stereo."""
+        (source,) = sources
+        T = self.pose_between(target, source)
+        return scale_translation(T, self.unit_m)[:, None]
+
+    def depth_of(self, unit_inverse_depth: Tensor) -> Tensor:
+        return unit_inverse_depth_to_depth(unit_inverse_depth, self.options.min_depth, self.options.max_depth)
+
+    def pose_between(self, earlier: Tensor, later: Tensor) -> Tensor:
+        """(B, 4, 4) T_later_earlier, in network units."""
+        if self.options.pose_scale < 1:
+            earlier, later = (
+                F.interpolate(x, scale_factor=self.options.pose_scale, mode="bilinear", antialias=True)
+                for x in (earlier, later)
+            )
+        if self.options.pose == "separate":
+            axis_angle, translation = self.pose_decoder(self.pose_encoder(torch.cat([earlier, later], 1)))
+        elif self.options.pose == "shared":
+            axis_angle, translation = self.pose_decoder(self.encoder(earlier), self.encoder(later))
+        else:
+            axis_angle, translation = self.pose_cnn(torch.cat([earlier, later], 1))
+        return motion_from_axis_angle(axis_angle[:, 0].float(), translation[:, 0].float())
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Objective:
+        options = self.options
+        views = self.views(batch)  # every (source frame, T_source_target) that may explain the target
+        features = self.encoder(batch.target.jittered)
+        unit_inverse_depths = self.depth_decoder(features)
+        masks = self.mask_decoder(features) if options.predictive_mask else [None] * len(unit_inverse_depths)
+
+        photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
+        for scale, (unit_inverse_depth, mask) in enumerate(zip(unit_inverse_depths, masks, strict=True)):
+            # Published default: every scale's depth is upsampled and compared at full size.
+            size = batch.target.image.shape[-2:] if options.full_resolution else unit_inverse_depth.shape[-2:]
+            depth = self.depth_of(upsample(unit_inverse_depth, size))
+            if scale == 0 or not options.full_resolution:
+                target, seen = area_reduced(batch.target, size), [(area_reduced(f, size), T) for f, T in views]
+                identity = self.identity_error(target.image, seen)
+            warped, errors = self.reprojection_error(target, depth, seen)
+            if mask is not None:
+                mask = upsample(mask, size)[:, : errors.shape[1]]
+                mask_term.append(options.mask_weight * -mask.clamp_min(1e-6).log().mean())
+                errors = errors * mask
+            error, moving = self.combine(errors, identity)
+            photometric.append(error.mean())
+            image = F.adaptive_avg_pool2d(batch.target.image, unit_inverse_depth.shape[-2:])
+            roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
+            smoothness.append(options.smoothness / 2**scale * roughness)
+            if scale == 0:
+                maps = {"target": target.image, "warped": warped, "error": error, "depth": depth * self.unit_m}
+                maps |= {"moving": moving.float()} if self.automasks else {}
+                health = self.health(errors, identity, depth, moving, views if batch.sources else [])
+
+        terms = {"photometric": torch.stack(photometric).mean(), "smoothness": torch.stack(smoothness).mean()}
+        if mask_term:
+            terms["mask"] = torch.stack(mask_term).mean()
+        return Objective(terms, {name: value.detach() for name, value in maps.items()}, health)
+
+    @property
+    def automasks(self) -> bool:
+        return self.options.automask and not self.options.predictive_mask
+
+    @torch.no_grad()
+    def health(
+        self, errors: Tensor, identity: Tensor, depth: Tensor, moving: Tensor, views: list[tuple[Frame, Tensor]]
+    ) -> dict[str, Tensor]:
+        best = errors.amin(1)
+        health = {"photometric": best[best.isfinite()].mean(), "identity_photometric": identity.amin(1).mean()}
+        health |= depth_health(depth, self.unit_m)
+        if self.automasks:
+            health["automasked"] = 1 - moving.float().mean()
+        if self.video and views:
+            health |= motion_health(views[0][1], self.unit_m)
+        return health
+
+    def views(self, batch: Batch) -> list[tuple[Frame, Tensor]]:
+        """The frames that may explain the target, each with T_source_target in network units."""
+        some = self.options.partial and (batch.sources or batch.stereo is not None)
+        video = self.video and (bool(batch.sources) or not some)
+        stereo = self.stereo and (batch.stereo is not None or not some)
+        self.require(batch, sources=video, stereo=stereo)
+        views = []
+        if video:
+            for source, offset in zip(batch.sources, batch.source_offsets, strict=True):
+                # The pose network always sees the earlier frame first.
+                pair = (batch.target.jittered, source.jittered)
+                T = self.pose_between(*pair) if offset > 0 else invert(self.pose_between(*reversed(pair)))
+                views.append((source, T))
+        if stereo and batch.stereo is not None and batch.T_stereo_target is not None:
+            views.append((batch.stereo, scale_translation(batch.T_stereo_target, 1 / self.unit_m)))
+        return views
+
+    def reprojection_error(
+        self, target: Frame, depth: Tensor, views: list[tuple[Frame, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """The first view's warp and (B, views, H, W) photometric errors; infinite where ignored."""
+        errors, first = [], None
+        for source, T_source_target in views:
+            warped, visible = synthesize_target(source, depth, target.K, T_source_target)
+            error = photometric_map(warped, target.image, self.options.ssim_weight)
+            if self.options.outside == "ignore":
+                error = error.where(visible, error.new_full((), torch.inf))
+            errors.append(error)
+            first = warped if first is None else first
+        assert first is not None
+        return first, torch.cat(errors, 1)
+
+    def identity_error(self, image: Tensor, views: list[tuple[Frame, Tensor]]) -> Tensor:
+        """(B, views, H, W) errors of the unwarped sources."""
+        with torch.no_grad():
+            return torch.cat([photometric_map(s.image, image, self.options.ssim_weight) for s, _ in views], 1)
+
+    def combine(self, errors: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, views, H, W) errors -> (B, 1, H, W) what training minimises, and where it is the warp's (eq. 4, 5)."""
+        finite = errors.isfinite()
+        if self.options.minimum_reprojection:
+            error, still = errors.amin(1, keepdim=True), identity.amin(1, keepdim=True)
+        else:
+            count = finite.sum(1, keepdim=True)
+            error = errors.where(finite, errors.new_zeros(())).sum(1, keepdim=True) / count.clamp_min(1)
+            error = error.where(count > 0, error.new_full((), torch.inf))
+            still = identity.mean(1, keepdim=True)
+        moving = error.isfinite()
+        if self.automasks:
+            # Static pixels keep their constant error: the mean is over all pixels, as published.
+            moving = moving & (error < still)
+            return torch.where(moving, error, still), moving
+        return error.where(moving, error.new_zeros(())), moving
+
+
+def scale_translation(T: Tensor, factor: float) -> Tensor:
+    """(..., 4, 4) with its translation multiplied."""
+    return torch.cat([T[..., :3], torch.cat([T[..., :3, 3:] * factor, T[..., 3:, 3:]], dim=-2)], dim=-1)

@@ -1,0 +1,160 @@
+"""What holds for every depth method: one optimisation step, missing inputs, prediction, determinism."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from geossl.config import ConfigError
+from geossl.methods import METHODS, build_method, method_class
+from geossl.methods.method import Method
+from geossl.types import Batch, Frame, MissingInput, PredictsDepth, PredictsMotion
+
+SMALL = {"encoder_weights": None, "decoder_channels": (4, 4, 8, 8, 8)}
+M2 = {**SMALL, "pose": "posecnn"}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("monodepth2", {**M2, "supervision": "M"}),
+    ("monodepth2", {**M2, "supervision": "S"}),
+    ("monodepth2", {**M2, "supervision": "MS"}),
+    ("monodepth2", {**SMALL, "supervision": "M", "pose": "shared"}),
+    ("monodepth2", {**SMALL, "supervision": "M", "pose": "separate", "pose_scale": 0.5}),
+    ("monodepth2", {**M2, "minimum_reprojection": False}),
+    ("monodepth2", {**M2, "automask": False}),
+    ("monodepth2", {**M2, "full_resolution": False}),
+    ("monodepth2", {**M2, "predictive_mask": True}),
+    ("monodepth2", {**M2, "ssim_weight": 0.0}),
+    ("monodepth2", {**M2, "supervision": "MS", "outside": "ignore", "minimum_reprojection": False}),
+    ("monodepth", {"network": "resnet18", "sampling": "naive"}),
+    ("monodepth", {"network": "resnet18", "sampling": "no_lr"}),
+    ("monodepth", {"network": "resnet18", "sampling": "lr"}),
+    ("sfmlearner", {}),
+    ("sfmlearner", {"explainability": 0.0}),
+]
+
+
+def random_batch(samples: int = 2, height: int = 64, width: int = 96, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def frame() -> Frame:
+        image = torch.rand(samples, 3, height, width, generator=generator)
+        K = torch.tensor([[56.0, 0, 47.0], [0, 56.0, 31.0], [0, 0, 1]]).repeat(samples, 1, 1)
+        return Frame(image, image, K)
+
+    T = torch.eye(4).repeat(samples, 1, 1)
+    T[:, 0, 3] = -0.54
+    names = tuple(f"sample {i}" for i in range(samples))
+    return Batch(frame(), (frame(), frame()), (-1, 1), frame(), T, (), torch.arange(samples), names)
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(f'{k}={x}' for k, x in v[1].items() if k not in SMALL)}")
+def method(request: pytest.FixtureRequest) -> Iterator[Method]:
+    torch.manual_seed(0)
+    name, options = request.param
+    yield build_method(name, options)
+
+
+def test_one_step_lowers_the_loss_and_reaches_every_parameter(method: Method) -> None:
+    batch = random_batch()
+    optimizer = torch.optim.SGD(method.parameters(), lr=1e-5)
+    first = method(batch)
+    first.total.backward()
+    missed = [name for name, p in method.named_parameters() if p.grad is None]
+    assert not missed
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+    optimizer.step()
+    assert method(batch).total < first.total
+
+
+def test_objective_is_deterministic_and_maps_carry_no_gradient(method: Method) -> None:
+    batch = random_batch()
+    method.eval()
+    a, b = method(batch), method(batch)
+    assert torch.equal(a.total, b.total)
+    assert not any(value.requires_grad for value in (*a.maps.values(), *a.health.values()))
+    assert all(value.isfinite().all() for value in a.health.values())
+
+
+def test_loss_of_a_batch_is_the_mean_of_its_samples(method: Method) -> None:
+    """What two processes with half a batch each compute is what one computes."""
+    method.eval()
+    whole = method(random_batch())
+    one, two = (random_batch().map(lambda x, i=i: x[i : i + 1]) for i in range(2))
+    halves = (method(one).total + method(two).total) / 2
+    assert torch.allclose(whole.total, halves, rtol=1e-5)
+
+
+def test_bfloat16_networks_leave_losses_in_float32(method: Method) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        objective = method(random_batch(1))
+    assert objective.total.dtype == torch.float32 and objective.total.isfinite()
+
+
+def test_predicts_what_it_says(method: Method) -> None:
+    method.eval()
+    batch = random_batch()
+    assert isinstance(method, PredictsDepth)
+    if hasattr(method, "baseline_m"):
+        method.train()(batch)
+        method.eval()
+    depth = method.predict_depth(batch.target.image, batch.target.K)
+    assert depth.shape == (2, 1, 64, 96) and (depth > 0).all() and depth.isfinite().all()
+    if isinstance(method, PredictsMotion) and getattr(method, "video", True):
+        T = method.predict_motions(batch.target.image, [f.image for f in batch.sources][: len(method.pose_offsets)])
+        assert T.shape == (2, len(method.pose_offsets), 4, 4)
+        assert torch.allclose(T[..., :3, :3] @ T[..., :3, :3].mT, torch.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "lacking", "message"),
+    [
+        ("monodepth2", {**M2, "supervision": "M"}, "sources", r"Monodepth2 needs batch.sources"),
+        ("monodepth2", {**M2, "supervision": "MS"}, "stereo", r"Monodepth2 needs batch.stereo.*stereo=true"),
+        ("monodepth", {"network": "resnet18"}, "stereo", r"Monodepth needs batch.stereo"),
+        ("sfmlearner", {}, "sources", r"SfMLearner needs batch.sources"),
+    ],
+)
+def test_missing_input_names_method_and_remedy(name: str, options: dict[str, Any], lacking: str, message: str) -> None:
+    batch = random_batch()
+    batch = replace(batch, stereo=None) if lacking == "stereo" else replace(batch, sources=(), source_offsets=())
+    with pytest.raises(MissingInput, match=message):
+        build_method(name, options)(batch)
+
+
+def test_partial_monodepth2_uses_what_a_batch_carries() -> None:
+    method = build_method("monodepth2", {**M2, "supervision": "MS", "partial": True})
+    batch = random_batch()
+    assert len(method.views(batch)) == 3  # type: ignore[operator]
+    assert len(method.views(replace(batch, stereo=None))) == 2  # type: ignore[operator]
+    assert len(method.views(replace(batch, sources=(), source_offsets=()))) == 1  # type: ignore[operator]
+    with pytest.raises(MissingInput):
+        method(replace(batch, sources=(), source_offsets=(), stereo=None))
+
+
+def test_monodepth2_poses_earlier_sources_by_the_inverse_of_the_same_pair() -> None:
+    method = build_method("monodepth2", M2).eval()
+    batch = random_batch()
+    swapped = replace(batch, target=batch.sources[0], sources=(batch.target,), source_offsets=(1,))
+    back = replace(batch, sources=(batch.sources[0],), source_offsets=(-1,))
+    ((_, forward),) = method.views(swapped)  # type: ignore[operator]
+    ((_, backward),) = method.views(back)  # type: ignore[operator]
+    assert torch.allclose(forward @ backward, torch.eye(4), atol=1e-5)
+
+
+def test_monodepth_gives_mirrored_pairs_their_roles() -> None:
+    from geossl.geometry.transforms import flip_batch
+
+    method = build_method("monodepth", {"network": "resnet18"})
+    batch = random_batch()
+    left, right, baseline = method.left_right(flip_batch(batch))  # type: ignore[operator]
+    assert batch.stereo is not None
+    assert torch.equal(left.image, batch.stereo.image.flip(-1))
+    assert torch.equal(right.image, batch.target.image.flip(-1))
+    assert torch.allclose(baseline, torch.tensor([0.54, 0.54]))
+
+
+def test_unknown_method_names_the_closest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'monodepth2'"):
+        method_class("monodeph2")
+    assert {name for name in METHODS if not issubclass(method_class(name), Method)} == set()
