@@ -1,0 +1,114 @@
+"""Monodepth2's depth decoder: features to sigmoid maps at up to four scales."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geossl.networks.blocks import conv_float32
+
+NUM_LEVELS = 5
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution of the reflection-padded input; its parameters lie under `conv`."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class ConvBlock(nn.Module):
+    """Conv3x3 and ELU; its parameters lie under `conv.conv`."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = Conv3x3(channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.conv(x))
+
+
+class DepthDecoder(nn.Module):
+    """Upsamples features five times, each time joining the encoder's feature of that size.
+
+    `decoder` lists ten ConvBlocks, two for each level from the coarsest (before and after joining), then one
+    Conv3x3 for each of `scales`, finest first: the order of the published state dicts.
+
+    Args:
+        channels: Of the encoder's features at strides 2, 4, 8, 16, 32. 0 stands for no feature to join.
+        scales: Levels with an output; level s has 1/2^s of the image's height and width.
+        outputs: Channels of each output (2 for Monodepth2's predictive mask).
+        dims: Channels of the decoder's levels 0 to 4.
+
+    Raises:
+        ValueError: If an argument does not describe five levels.
+
+    Source: Godard et al., ICCV 2019, supplementary table 5. https://arxiv.org/abs/1806.01260
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        scales: Sequence[int] = (0, 1, 2, 3),
+        outputs: int = 1,
+        dims: Sequence[int] = (16, 32, 64, 128, 256),
+    ) -> None:
+        super().__init__()
+        for name, value in (("channels", channels), ("dims", dims)):
+            if len(value) != NUM_LEVELS:
+                raise ValueError(f"{name} is {tuple(value)}; expected {NUM_LEVELS} numbers, one a level.")
+        if not scales or list(scales) != sorted(set(scales)) or not set(scales) <= set(range(NUM_LEVELS)):
+            raise ValueError(f"scales is {tuple(scales)}; expected rising levels out of 0..{NUM_LEVELS - 1}.")
+        self.scales = tuple(scales)
+        blocks: list[nn.Module] = []
+        for level in reversed(range(NUM_LEVELS)):
+            below = channels[-1] if level == NUM_LEVELS - 1 else dims[level + 1]
+            skip = channels[level - 1] if level > 0 else 0
+            blocks += [ConvBlock(below, dims[level]), ConvBlock(dims[level] + skip, dims[level])]
+        blocks += [Conv3x3(dims[scale], outputs) for scale in scales]
+        self.decoder = nn.ModuleList(blocks)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Decodes the features of images whose height and width are multiples of 32 and at least 64.
+
+        Args:
+            features: Five, at strides 2, 4, 8, 16, 32.
+
+        Returns:
+            For each scale, finest first, (B, outputs, H / 2^s, W / 2^s) float32 in (0, 1): unit_inverse_depth.
+
+        Raises:
+            ValueError: If the features' sizes do not halve from each to the next, or the last is below 2 x 2.
+        """
+        _check_sizes(features)
+        maps: dict[int, Tensor] = {}
+        x = features[-1]
+        for level in reversed(range(NUM_LEVELS)):
+            before, after = self.decoder[2 * (NUM_LEVELS - 1 - level)], self.decoder[2 * (NUM_LEVELS - 1 - level) + 1]
+            x = F.interpolate(before(x), scale_factor=2.0, mode="nearest")
+            if level > 0 and features[level - 1].shape[1] > 0:
+                x = torch.cat([x, features[level - 1]], 1)
+            x = after(x)
+            if level in self.scales:
+                head = self.decoder[2 * NUM_LEVELS + self.scales.index(level)]
+                maps[level] = torch.sigmoid(conv_float32(head, x))
+        return [maps[scale] for scale in self.scales]
+
+
+def _check_sizes(features: Sequence[Tensor]) -> None:
+    sizes = [tuple(feature.shape[-2:]) for feature in features]
+    halving = all(f == (2 * c[0], 2 * c[1]) for f, c in itertools.pairwise(sizes))
+    if len(features) != NUM_LEVELS or not halving or min(sizes[-1]) < 2:
+        listed = ", ".join(f"{h}x{w}" for h, w in sizes)
+        raise ValueError(
+            f"features have sizes {listed}; expected {NUM_LEVELS}, each half of the one before, "
+            "the last at least 2x2. Resize or pad images to multiples of 32, at least 64."
+        )

@@ -1,0 +1,136 @@
+"""Encoders by name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from geossl.networks.blocks import Encoder, Standardize
+from geossl.networks.compact import CompactEncoder
+from geossl.networks.resnet import ResnetEncoder
+from geossl.networks.weights import describe_misfit, read_state_dict
+
+RESNET_NAMES = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
+STRIDES = (2, 4, 8, 16, 32)
+
+
+def build_encoder(name: str, weights: str | Path | None = None, images: int = 1) -> Encoder:
+    """An encoder by name.
+
+    Args:
+        name: 'resnet18', 'resnet34', 'resnet50', 'compact', or 'timm:NAME' with a model of timm that has features at
+            strides (2,) 4, 8, 16, 32.
+        weights: None, 'imagenet', or a path to a state dict.
+        images: RGB images stacked along the channels of the input.
+
+    Raises:
+        ValueError: If the name is unknown (names the closest) or the weights do not fit.
+        ImportError: If timm is needed and not installed.
+    """
+    if name.startswith("timm:"):
+        return TimmEncoder(name.removeprefix("timm:"), weights, images)
+    if name == "compact":
+        return CompactEncoder(weights, images)
+    if name not in RESNET_NAMES:
+        known = [*RESNET_NAMES, "compact", "timm:NAME"]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"unknown encoder '{name}'.{hint} Known: {', '.join(known)}.")
+    return ResnetEncoder(RESNET_NAMES[name], weights, images)
+
+
+class TimmEncoder(Encoder):
+    """The features of a timm model, normalised by that model's own mean and std.
+
+    Where a model has nothing at stride 2 (ConvNeXt), that feature has 0 channels and the decoder goes without.
+
+    Args:
+        name: timm's model name.
+        weights: None, 'imagenet' (timm's pre-trained weights, whatever they were trained on), or a path to a
+            state dict with the model's own names.
+        images: RGB images stacked along the channels; timm spreads the first convolution over them.
+
+    Raises:
+        ImportError: If timm is not installed.
+        ValueError: If timm has no such model, or it lacks features at strides 4 to 32.
+        ConnectionError: If pre-trained weights are neither cached nor downloadable.
+    """
+
+    def __init__(self, name: str, weights: str | Path | None = None, images: int = 1) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise ImportError(f"encoder 'timm:{name}' needs timm: pip install geossl[timm]") from None
+        if not timm.is_model(name):
+            close = difflib.get_close_matches(name, timm.list_models(), n=1)
+            hint = f" Did you mean 'timm:{close[0]}'?" if close else ""
+            raise ValueError(f"timm {timm.__version__} has no model '{name}'.{hint}")
+        options: dict[str, Any] = {"features_only": True, "in_chans": 3 * images}
+        if weights is None or weights == "imagenet":
+            options["pretrained"] = weights is not None
+        else:
+            _check_weights(name, weights)
+            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        try:
+            self.encoder = timm.create_model(name, **options)
+        except (OSError, RuntimeError, ValueError, AttributeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            if weights == "imagenet" and isinstance(error, OSError | RuntimeError):
+                raise ConnectionError(
+                    f"pre-trained weights of timm's '{name}' are not cached and cannot be downloaded ({reason}). "
+                    "Give a path as `weights`, or train from scratch with weights none."
+                ) from None
+            given = "" if weights is None else f" with weights '{weights}'"
+            raise ValueError(f"timm cannot build '{name}' as features{given}: {reason}") from None
+        self.images = images
+        info: Any = self.encoder.feature_info
+        self._indices = _stride_indices(name, info.reduction())
+        channels = info.channels()
+        self.channels = tuple(0 if index is None else channels[index] for index in self._indices)
+        self._channels_at_end = getattr(self.encoder, "output_fmt", None) is not None and (
+            str(self.encoder.output_fmt).upper().endswith("NHWC")
+        )
+        config: Any = self.encoder.pretrained_cfg or {}
+        self.standardize = Standardize(config.get("mean", 0.45), config.get("std", 0.225), images)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        self.check_input(image)
+        found = self.encoder(self.standardize(image))
+        if self._channels_at_end:
+            found = [feature.permute(0, 3, 1, 2) for feature in found]
+        empty = image[:, :0, ::2, ::2]  # (B, 0, H / 2, W / 2)
+        return [empty if index is None else found[index] for index in self._indices]
+
+
+def _check_weights(name: str, path: str | Path) -> None:
+    """Raises ValueError unless the file holds the tensors of timm's model: timm itself skips what does not fit."""
+    import timm
+
+    model: Any = timm.create_model(name)
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+
+    def body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
+
+    misfit = describe_misfit(body(model.state_dict()), body(read_state_dict(path)))
+    if misfit:
+        raise ValueError(f"weights '{path}' do not fit timm's '{name}': {misfit}.")
+
+
+def _stride_indices(name: str, reductions: Sequence[int]) -> tuple[int | None, ...]:
+    """For each of our strides the last feature that has it; None only for stride 2."""
+    last = {int(stride): index for index, stride in enumerate(reductions) if math.isclose(stride, int(stride))}
+    missing = [stride for stride in STRIDES[1:] if stride not in last]
+    if missing:
+        raise ValueError(
+            f"timm's '{name}' has features at strides {', '.join(map(str, reductions))}; "
+            f"expected 4, 8, 16 and 32 among them (missing: {', '.join(map(str, missing))})."
+        )
+    return tuple(last.get(stride) for stride in STRIDES)

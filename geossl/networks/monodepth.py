@@ -1,0 +1,163 @@
+"""Monodepth's networks (2017): the disparity of both stereo views from the left image, at four scales.
+
+Source: Godard et al., CVPR 2017. https://arxiv.org/abs/1609.03677
+Layers follow the released code where the paper is silent: zero padding everywhere, ELU after every convolution
+but the last of a residual unit, max-pooling of the zero-padded map, a projection in every residual unit
+(a condition there is always true), and a stride in the last unit of a stage instead of the first.
+Differs: upsampled maps are cropped to the size they join, so image sizes need not be multiples of 64 or 128.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geossl.networks.blocks import conv_float32, crop_like, init_xavier
+
+MAX_DISPARITY_FRACTION = 0.3  # of the image's width
+DECODER_CHANNELS = (512, 512, 256, 128, 64, 32, 16)
+
+
+class MonodepthNet(nn.Module):
+    """Encoder and decoder with skip connections; the four finest levels give disparities.
+
+    Args:
+        encoder: 'resnet50' (six levels) or 'vgg' (seven).
+        width: Factor of all channels; 1 is the paper's network.
+    """
+
+    def __init__(self, encoder: Literal["resnet50", "vgg"] = "resnet50", width: float = 1.0) -> None:
+        super().__init__()
+        if encoder not in ("resnet50", "vgg"):
+            raise ValueError(f"unknown Monodepth encoder '{encoder}'; expected 'resnet50' or 'vgg'.")
+        self.encoder: _Levels = _Resnet50(width) if encoder == "resnet50" else _Vgg(width)
+        levels = len(self.encoder.channels)
+        dims = [max(1, round(width * c)) for c in DECODER_CHANNELS[-levels:]]
+        skips = (0, *self.encoder.channels[:-1])
+        self.upconvs = nn.ModuleDict()
+        self.iconvs = nn.ModuleDict()
+        self.disps = nn.ModuleDict()
+        below = self.encoder.channels[-1]
+        for level, dim in zip(range(levels, 0, -1), dims, strict=True):
+            coarser_disps = 2 if level <= 3 else 0
+            self.upconvs[str(level)] = _Conv(below, dim, 3)
+            self.iconvs[str(level)] = _Conv(dim + skips[level - 1] + coarser_disps, dim, 3)
+            if level <= 4:
+                self.disps[str(level)] = nn.Conv2d(dim, 2, 3, padding=1)
+            below = dim
+        init_xavier(self)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in [0, 1] -> disparity_fraction, (B, 2, H / 2^s, W / 2^s) float32 for s = 0..3.
+
+        Channel 0 is the left view's disparity, channel 1 the right view's, both positive and below 0.3 of the
+        width. Odd sizes round up.
+        """
+        skips = [image, *self.encoder(image)]
+        x = skips[-1]
+        maps: list[Tensor] = []
+        for level in range(len(skips) - 1, 0, -1):
+            size = skips[level - 1]  # what this level comes out as large as
+            up = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            parts = [self.upconvs[str(level)](crop_like(up, size))]
+            if level > 1:
+                parts.append(size)
+            if maps:
+                finer = F.interpolate(maps[-1], scale_factor=2.0, mode="nearest")
+                parts.append(crop_like(finer, size).to(parts[0].dtype))
+            x = self.iconvs[str(level)](torch.cat(parts, 1))
+            if level <= 4:
+                maps.append(MAX_DISPARITY_FRACTION * torch.sigmoid(conv_float32(self.disps[str(level)], x)))
+        return maps[::-1]
+
+
+class _Levels(nn.Module, ABC):
+    """An encoder with one feature for each halving of the image; `channels` are theirs."""
+
+    channels: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Tensor]: ...
+
+
+class _Conv(nn.Module):
+    """Convolution with zero padding and ELU."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.conv(x))
+
+
+class _Vgg(_Levels):
+    """Seven pairs of convolutions, the second of each with stride 2."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.channels = tuple(max(1, round(width * c)) for c in (32, 64, 128, 256, 512, 512, 512))
+        below = 3
+        blocks = []
+        for channels, kernel in zip(self.channels, (7, 5, 3, 3, 3, 3, 3), strict=True):
+            blocks.append(nn.Sequential(_Conv(below, channels, kernel), _Conv(channels, channels, kernel, stride=2)))
+            below = channels
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return _run(self.blocks, image)
+
+
+class _Resnet50(_Levels):
+    """ResNet50 without batch normalisation, each stage halving once."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        dims = [max(1, round(width * c)) for c in (64, 64, 128, 256, 512)]
+        self.channels = (dims[0], dims[0], *(4 * dim for dim in dims[1:]))
+        stages: list[nn.Module] = [_Conv(3, dims[0], 7, stride=2), _ZeroPaddedMaxPool()]
+        below = dims[0]
+        for dim, units in zip(dims[1:], (3, 4, 6, 3), strict=True):
+            strides = [1] * (units - 1) + [2]
+            inputs = [below] + [4 * dim] * (units - 1)
+            stages.append(nn.Sequential(*(_Residual(i, dim, s) for i, s in zip(inputs, strides, strict=True))))
+            below = 4 * dim
+        self.blocks = nn.ModuleList(stages)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return _run(self.blocks, image)
+
+
+class _ZeroPaddedMaxPool(nn.Module):
+    """3x3, stride 2. The border competes with 0, which ELU's negative values make a difference to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, stride=2)
+
+
+class _Residual(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a projection."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _Conv(channels_in, channels, 1)
+        self.conv2 = _Conv(channels, channels, 3, stride)
+        self.conv3 = nn.Conv2d(channels, 4 * channels, 1)
+        self.projection = nn.Conv2d(channels_in, 4 * channels, 1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.conv3(self.conv2(self.conv1(x))) + self.projection(x))
+
+
+def _run(blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """The output of every block, one after the other."""
+    outputs = []
+    for block in blocks:
+        x = block(x)
+        outputs.append(x)
+    return outputs
