@@ -72,6 +72,13 @@ class KittiStereo(Source):
     root: Path = Field(description="Folder that contains training/ (or testing/).")
     year: Literal[2012, 2015] = 2015
     subset: Literal["training", "testing"] = "training"
+    cameras: tuple[Literal["left", "right"], ...] = Field(("left",), description="Target cameras; labels are left's.")
+    frames: Literal["reference", "all"] = Field(
+        "reference", description="Targets: only image _10, which has the labels, or every image unpacked."
+    )
+    calibration: Literal["files", "by_size"] = Field(
+        "files", description="by_size: of the recording day that has images of this size; for copies without files."
+    )
 
 
 class Folder(Source):
@@ -121,7 +128,7 @@ class Data(Strict):
     stereo: bool = Field(False, description="Load the other camera of the target's time.")
     stereo_sources: bool = Field(False, description="Load the other camera of the sources' times too.")
     cache: Literal["none", "memory", "disk"] = Field("none", description="Keep decoded uint8 images at training size.")
-    cache_dir: Path | None = Field(None, description="Folder of the disk cache; null: beside the run.")
+    cache_dir: Path | None = Field(None, description="Folder of the disk cache; null: ~/.cache/geossl.")
     on_error: Literal["raise", "skip"] = Field("raise", description="What to do about an unreadable sample.")
     num_workers: int = Field(2, ge=0, description="Loader processes; 0 loads in the training process.")
     augment: Augment = Augment()
@@ -249,12 +256,14 @@ def parse_source(spec: str) -> AnySource:
             f"{', '.join(SOURCE_KINDS)}."
         )
     root, *pairs = _split_commas(rest)
+    if not root:
+        raise ConfigError(f"data specification '{spec}' names no root; it should read kind:root[,key=value...].")
     values: dict[str, Any] = {"kind": kind, "root": root}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"'{pair}' in data specification '{spec}' should read key=value.")
-        values[key] = parse_yaml(value)
+        values[key] = _parse_value(value, f"'{pair}' in data specification '{spec}'")
     try:
         return TypeAdapter(AnySource).validate_python(values)
     except ValidationError as error:
@@ -330,10 +339,18 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             node = node.setdefault(parent, {})
         if not isinstance(node, dict | list):
             raise ConfigError(f"override '{path}': '{parent}' is a value, not a section.")
+    value = _parse_value(text, f"override '{override}'")
     if isinstance(node, list):
-        node[_list_index(node, last, path)] = parse_yaml(text)
+        node[_list_index(node, last, path)] = value
     else:
-        node[last] = parse_yaml(text)
+        node[last] = value
+
+
+def _parse_value(text: str, where: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: '{text}' is no YAML value.") from None
 
 
 def _list_index(node: list[Any], key: str, path: str) -> int:

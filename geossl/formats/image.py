@@ -48,7 +48,8 @@ def write_image(path: str | Path, image: np.ndarray, *, jpeg_quality: int = 95) 
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(f"image has shape {image.shape} and type {image.dtype}; expected (H, W, 3) or (H, W) uint8.")
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_bytes_atomic(path, encode(path, pixels, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]))
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    write_bytes_atomic(path, encode(path, pixels, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if jpeg else None))
 
 
 def encode(path: Path, pixels: np.ndarray, options: list[int] | None = None) -> bytes:

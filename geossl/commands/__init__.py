@@ -1,0 +1,1 @@
+"""What the longer commands do; `geossl.cli` only reads the command line."""

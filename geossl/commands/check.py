@@ -1,0 +1,73 @@
+"""`geossl check`: what a data set holds, and every file that cannot be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from geossl.config import SOURCE_KINDS, AnySource, Data, load_experiment, parse_source
+from geossl.data.build import build_samples
+from geossl.data.check import check
+from geossl.data.samples import Sample
+
+
+def check_data(
+    spec: str, limit: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[dict[str, Any]]:
+    """A summary of each source of a data specification or a config.
+
+    Args:
+        spec: `kind:root[,key=value...]`, or a config, of which all sources are looked at as training sees them.
+        limit: Decode about this many samples, evenly spread; None decodes all.
+        progress: Called with (done, total) images of each source.
+
+    Returns:
+        For each source: counts, sizes, cameras, labels, and `problems`, a line for each unusable file.
+
+    Raises:
+        ConfigError: If the specification or config is wrong.
+        ValueError, OSError: If a source gives no samples at all.
+    """
+    return [summary(source, data, limit, progress) for source, data in sources_of(spec)]
+
+
+def sources_of(spec: str) -> list[tuple[AnySource, Data]]:
+    if spec.partition(":")[0] in SOURCE_KINDS and not Path(spec).is_file():
+        return [(parse_source(spec), Data(source_offsets=(), stereo=False))]
+    data = load_experiment(spec).data
+    plain = data.model_copy(update={"source_offsets": (), "stereo": False, "stereo_sources": False})
+    return [(source, data) for source in data.train] + [(source, plain) for source in data.validation]
+
+
+def summary(source: AnySource, data: Data, limit: int | None, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """What one source holds."""
+    samples = build_samples(source, data)
+    looked_at = thinned(samples, limit)
+    problems = check(looked_at, progress)
+    clips = Counter(sample.clip for sample in samples)
+    sizes = Counter("{}x{}".format(*sample.target.camera.size) for sample in samples)
+    labels = Counter(sample.truth.kind for sample in samples if sample.truth is not None)
+    cameras = {
+        tuple(round(float(v), 3) for v in sample.target.camera.K[(0, 1, 0, 1), (0, 1, 2, 2)]) for sample in samples
+    }
+    baselines = {round(float(s.T_stereo_target[0, 3]), 4) for s in samples if s.T_stereo_target is not None}
+    return {
+        "source": f"{source.kind}:{source.root}",
+        "samples": len(samples),
+        "clips": len(clips),
+        "sizes": ", ".join(f"{size} ({count})" for size, count in sizes.most_common()),
+        "cameras (fx, fy, cx, cy)": "; ".join(", ".join(f"{v:g}" for v in camera) for camera in sorted(cameras)[:5]),
+        "stereo t_x (m)": ", ".join(f"{b:g}" for b in sorted(baselines)) or "none",
+        "labels": ", ".join(f"{kind} ({count})" for kind, count in labels.items()) or "none",
+        "decoded": f"{len(looked_at)} of {len(samples)} samples",
+        "problems": [str(problem) for problem in problems],
+    }
+
+
+def thinned(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` samples, evenly spread."""
+    if limit is None or len(samples) <= limit:
+        return list(samples)
+    return [samples[i * len(samples) // limit] for i in range(limit)]

@@ -1,0 +1,291 @@
+"""Exact labels of a frame: kept as depth, object map, visibility and rigid motions, from which the rest follows.
+
+A street is rigid except for its cars, so disparity, flow and scene flow are functions of depth and motions. A label
+file holds only those, losslessly; `FrameLabels` derives the others in double precision.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.data.synthetic.cast import SKY, Hits, cast, image_rays, pixel_rays
+from geossl.data.synthetic.render import depth_image, object_map
+from geossl.data.synthetic.rig import LEFT, RIGHT
+from geossl.data.synthetic.world import Scene, Street
+from geossl.formats.atomic import atomic_write
+from geossl.formats.errors import FormatError
+
+Array = NDArray[np.float64]
+Array32 = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+_BITS = ("visible_next", "visible_previous", "visible_right")
+
+
+@dataclass(frozen=True)
+class FrameLabels:
+    """Exact labels of one left image (`image_02`); "next" is the frame after it, "right" its `image_03`.
+
+    A drive's first and last frame have labels to the frames before and after it too, though those are not written.
+
+    Attributes:
+        depth: (H, W) float32 z-depth in metres through the pixel centres; 0 for the sky.
+        objects: (H, W) uint16: 0 background, else the number of a car.
+        visible_next: (H, W) bool, True where the surface point is inside the next image and not hidden there.
+        visible_previous: (H, W) bool, likewise in the frame before.
+        visible_right: (H, W) bool, likewise in the right image.
+        K: (3, 3) float64 pixels.
+        T_right_left: (4, 4) metres.
+        T_next_camera: (4, 4) maps points that stand still from this camera to the next frame's.
+        T_previous_camera: (4, 4) likewise to the frame before.
+        T_world_camera: (4, 4), the world being the drive's first camera.
+        cars: (N,) numbers of the cars in view.
+        car_moves: (N,) bool, True for those with their own motion, False for parked ones.
+        T_next_cars: (N, 4, 4) maps each car's points from this camera to the next frame's.
+        T_previous_cars: (N, 4, 4) likewise to the frame before.
+    """
+
+    depth: Array32
+    objects: NDArray[np.uint16]
+    visible_next: Bools
+    visible_previous: Bools
+    visible_right: Bools
+    K: Array
+    T_right_left: Array
+    T_next_camera: Array
+    T_previous_camera: Array
+    T_world_camera: Array
+    cars: NDArray[np.uint16]
+    car_moves: Bools
+    T_next_cars: Array
+    T_previous_cars: Array
+
+    @property
+    def valid(self) -> Bools:
+        """(H, W) bool, True on surfaces, False in the sky."""
+        return self.depth > 0
+
+    @property
+    def static(self) -> Bools:
+        """(H, W) bool, False on cars with their own motion."""
+        return ~np.isin(self.objects, self.cars[self.car_moves])
+
+    @property
+    def baseline_m(self) -> float:
+        return float(-self.T_right_left[0, 3])
+
+    @cached_property
+    def disparity_px(self) -> Array32:
+        """(H, W) u_left - u_right of this frame; 0 for the sky."""
+        return self._disparity(self.depth.astype(np.float64))
+
+    @cached_property
+    def disparity_px_next(self) -> Array32:
+        """(H, W) disparity in the next frame of the points seen at this frame's pixels; 0 for the sky."""
+        return self._disparity(self._next[2])
+
+    @cached_property
+    def flow(self) -> Array32:
+        """(2, H, W) pixels to the next frame, occluded points included; in the sky that of the camera's rotation."""
+        return self._flow(self._next)
+
+    @cached_property
+    def flow_previous(self) -> Array32:
+        """(2, H, W) pixels to the frame before."""
+        return self._flow(self._previous)
+
+    @cached_property
+    def scene_flow(self) -> Array32:
+        """(3, H, W) metres: the point in the next camera's frame minus the point in this one's; 0 in the sky."""
+        points = lift(self.depth, self.K)
+        return np.where(self.valid, self._next - points, 0).astype(np.float32)
+
+    @property
+    def flow_valid_occ(self) -> Bools:
+        """(H, W) bool, pixels whose flow is known, hidden or not (KITTI's flow_occ)."""
+        return self.valid
+
+    @property
+    def flow_valid_noc(self) -> Bools:
+        """(H, W) bool, pixels whose point is also seen in the next frame (KITTI's flow_noc)."""
+        return self.valid & self.visible_next
+
+    def _disparity(self, z: Array) -> Array32:
+        with np.errstate(divide="ignore"):
+            return np.where(self.valid & (z > 0), self.K[0, 0] * self.baseline_m / z, 0).astype(np.float32)
+
+    def _flow(self, points: Array) -> Array32:
+        h, w = self.depth.shape
+        v, u = np.mgrid[0:h, 0:w]
+        return (project(points, self.K) - np.stack([u, v])).astype(np.float32)
+
+    @cached_property
+    def _next(self) -> Array:
+        cars = dict(zip(self.cars, self.T_next_cars, strict=True))
+        return move(self.depth, self.objects, self.K, self.T_next_camera, cars)
+
+    @cached_property
+    def _previous(self) -> Array:
+        cars = dict(zip(self.cars, self.T_previous_cars, strict=True))
+        return move(self.depth, self.objects, self.K, self.T_previous_camera, cars)
+
+
+def lift(depth: Array32, K: Array) -> Array:
+    """(3, H, W) float64 points of the pixel centres; in the sky their directions, of z 1."""
+    h, w = depth.shape
+    z = np.where(depth > 0, depth, 1).astype(np.float64)
+    return np.stack([(np.arange(w) - K[0, 2]) / K[0, 0] * z, ((np.arange(h) - K[1, 2]) / K[1, 1])[:, None] * z, z])
+
+
+def project(points: Array, K: Array) -> Array:
+    """(2, ...) pixels of (3, ...) points; NaN behind the camera."""
+    z = np.where(points[2] > 0, points[2], np.nan)
+    return np.stack([K[0, 0] * points[0] / z + K[0, 2], K[1, 1] * points[1] / z + K[1, 2]])
+
+
+def move(depth: Array32, objects: NDArray[np.uint16], K: Array, T_b_a: Array, T_cars: Mapping[int, Array]) -> Array:
+    """(3, H, W) where the surface points of camera a are in camera b; the sky only turns."""
+    points = lift(depth, K)
+    ground = depth > 0
+    moved = np.stack([T[0] * points[0] + T[1] * points[1] + T[2] * points[2] + T[3] * ground for T in T_b_a[:3]])
+    for number, T in T_cars.items():
+        if not np.array_equal(T, T_b_a):
+            on_car = np.flatnonzero(objects == number)
+            moved.reshape(3, -1)[:, on_car] = T[:3, :3] @ points.reshape(3, -1)[:, on_car] + T[:3, 3:]
+    return moved
+
+
+def motions(
+    street: Street, frame: int, to_frame: int, numbers: NDArray[np.uint16], camera: int = LEFT, to_camera: int = LEFT
+) -> tuple[Array, Array]:
+    """(4, 4) T_b_a of what stands still and (N, 4, 4) of the cars, from a camera at a frame to one at another."""
+    T_world_a = street.T_world_camera(frame, camera)
+    T_b_world = np.linalg.inv(street.T_world_camera(to_frame, to_camera))
+    still = T_b_world @ T_world_a
+    cars = np.tile(still, (len(numbers), 1, 1))
+    for i, number in enumerate(numbers):
+        if street.is_moving(int(number)) and frame != to_frame:
+            T_b_car = T_b_world @ street.T_world_car(int(number), to_frame)
+            cars[i] = T_b_car @ np.linalg.inv(street.T_world_car(int(number), frame)) @ T_world_a
+    return still, cars
+
+
+def visible_in(
+    scene: Scene, points: Array, rows: NDArray[np.int32], T_world_camera: Array, K: Array, hits: Hits
+) -> Bools:
+    """Where another camera sees the surface points of this one: inside its image and nothing before.
+
+    A point is seen for certain where the four pixels around its projection show its own face, and hidden where they
+    show another one before it; the rest is decided by a ray to the point itself.
+
+    Args:
+        scene: At the other camera's time.
+        points: (3, H, W) in the other camera's frame.
+        rows: (H, W) each point's row of the face table.
+        T_world_camera: (4, 4) pose of the other camera.
+        K: (3, 3) of both.
+        hits: What the other camera's pixels show.
+
+    Returns:
+        (H, W) bool; False in the sky.
+    """
+    h, w = rows.shape
+    pixels = project(points, K)
+    with np.errstate(invalid="ignore"):
+        inside = (pixels[0] >= 0) & (pixels[0] <= w - 1) & (pixels[1] >= 0) & (pixels[1] <= h - 1) & (rows != SKY)
+    (u, v), z, row = pixels[:, inside], points[2][inside], rows[inside]
+    if row.size == 0:
+        return inside
+    corner = np.minimum(v.astype(np.int64), h - 2) * w + np.minimum(u.astype(np.int64), w - 2)
+    around = [corner, corner + 1, corner + w, corner + w + 1]
+    there = hits.row[corner]
+    alike = (hits.row[around[1]] == there) & (hits.row[around[2]] == there) & (hits.row[around[3]] == there)
+    flat = np.ones(len(scene.faces), bool)  # faces of crowns have gaps
+    for first in scene.first_face[scene.table.kind == 0]:
+        flat[first : first + 3] = False
+    alike &= (there != SKY) & flat[there]
+    limit = (z * 0.998 - 0.01).astype(np.float32)
+    seen = alike & (there == row)
+    hidden = alike & (there != row) & (np.max([hits.depth[a] for a in around], axis=0) < limit)
+    unclear = np.flatnonzero(~(seen | hidden))
+    if unclear.size:
+        rays = pixel_rays(K, T_world_camera, np.stack([u[unclear], v[unclear]]).astype(np.float32))
+        seen[unclear] = cast(scene, rays, limit[unclear]).row == SKY
+    visible = np.zeros((h, w), bool)
+    visible[inside] = seen
+    return visible
+
+
+def survey(street: Street, frame: int, camera: int) -> Hits:
+    """What the pixels of a camera show at a frame."""
+    return cast(street.at(frame), image_rays(street.camera, street.T_world_camera(frame, camera)))
+
+
+def make_labels(street: Street, frame: int, hits_of: Callable[[Street, int, int], Hits] = survey) -> FrameLabels:
+    """The labels of a left image; `hits_of` may keep what it found for other frames."""
+    K, size = street.camera.K, (street.camera.height, street.camera.width)
+    hits = hits_of(street, frame, LEFT)
+    depth, objects = depth_image(hits, size), object_map(street.at(frame), hits, size)
+    rows = hits.row.reshape(size)
+    numbers = np.unique(objects[objects > 0])
+    seen: dict[str, Bools] = {}
+    transforms: dict[str, tuple[Array, Array]] = {}
+    others = (("next", frame + 1, LEFT), ("previous", frame - 1, LEFT), ("right", frame, RIGHT))
+    for name, to_frame, to_camera in others:
+        still, cars = transforms[name] = motions(street, frame, to_frame, numbers, LEFT, to_camera)
+        points = move(depth, objects, K, still, dict(zip(numbers, cars, strict=True)))
+        there = street.T_world_camera(to_frame, to_camera)
+        seen[name] = visible_in(street.at(to_frame), points, rows, there, K, hits_of(street, to_frame, to_camera))
+    return FrameLabels(
+        depth,
+        objects,
+        seen["next"],
+        seen["previous"],
+        seen["right"],
+        K,
+        transforms["right"][0],
+        transforms["next"][0],
+        transforms["previous"][0],
+        np.linalg.inv(street.T_world_camera(0)) @ street.T_world_camera(frame),
+        numbers,
+        np.array([street.is_moving(int(n)) for n in numbers], bool),
+        transforms["next"][1],
+        transforms["previous"][1],
+    )
+
+
+def write_labels(path: str | Path, labels: FrameLabels) -> None:
+    """Writes a compressed .npz, one array a field; the three visibilities share the bits 1, 2, 4 of `visible`."""
+    arrays = {field.name: getattr(labels, field.name) for field in fields(labels)}
+    arrays["visible"] = sum(arrays.pop(name).astype(np.uint8) << bit for bit, name in enumerate(_BITS))
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for name, array in arrays.items():
+            data = io.BytesIO()
+            np.lib.format.write_array(data, np.asarray(array), allow_pickle=False)
+            # a fixed date: equal labels make equal files
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_DEFLATED, 1)
+
+
+def read_labels(path: str | Path) -> FrameLabels:
+    """Reads a label file of the synthetic street.
+
+    Raises:
+        FormatError: If it is not one.
+        OSError: If it cannot be opened.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        visible = arrays.pop("visible")
+        seen = {name: (visible >> bit & 1).astype(bool) for bit, name in enumerate(_BITS)}
+        return FrameLabels(**arrays, **seen)
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise FormatError(path, f"is not a label file of the synthetic street: {error}") from None

@@ -1,0 +1,1 @@
+"""Training: the loop, its checkpoints, processes, logs and health checks, and model folders."""

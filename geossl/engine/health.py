@@ -1,0 +1,154 @@
+"""Is the training sound? Moving figures of what a method reports, and one warning when they say collapse.
+
+A method puts what it can into `Objective.health`; every figure is optional, and a check whose figures are absent is
+not made:
+
+    automasked            share of pixels that auto-masking ignores
+    photometric           photometric error of the warped sources
+    identity_photometric  photometric error of the unwarped sources
+    median_depth          median of the predicted depth
+    disparity_spread      std / mean of inverse depth within an image
+    translation           mean length of the predicted camera motion, in the unit of median_depth
+    rotation_deg          its mean angle
+
+`CHECKS` is the table of what counts as collapse. A check looks at moving means over about 100 steps, is silent during
+the first tenth of a training (but at least 200 and at most 500 steps), and warns once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WINDOW = 100  # steps over which the moving means forget
+GRACE_SHARE, GRACE_LEAST, GRACE_MOST = 0.1, 200, 500  # no check before this share of the training, within these steps
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One sign of collapse: the figures it needs, when it is bad, and what to say (formatted with the figures)."""
+
+    name: str
+    needs: tuple[str, ...]
+    bad: Callable[[Figures], bool]
+    message: str
+
+
+# name, figures, threshold, and the line. `nearest` and `farthest` are the method's depth limits.
+CHECKS = (
+    Check(
+        "all_masked",
+        ("automasked",),
+        lambda f: f["automasked"] > 0.95,
+        "auto-masking ignores {automasked:.0%} of the pixels, so little is learned: the frames may hardly move "
+        "(raise the frame distance, leave standing frames out) or depth and motion have collapsed",
+    ),
+    Check(
+        "no_better_than_identity",
+        ("photometric", "identity_photometric"),
+        lambda f: f["photometric"] >= f["identity_photometric"],
+        "the warped sources fit no better than unwarped ones (photometric error {photometric:.4f} against "
+        "{identity_photometric:.4f}): check the intrinsics, the frame order, the baseline's sign, the learning rate",
+    ),
+    Check(
+        "depth_at_nearest",
+        ("median_depth", "nearest"),
+        lambda f: f["median_depth"] < 1.5 * f["nearest"],
+        "the median depth has drifted to {median_depth:.3g}, at the nearest possible depth {nearest:.3g}",
+    ),
+    Check(
+        "depth_at_farthest",
+        ("median_depth", "farthest"),
+        lambda f: f["median_depth"] > 0.7 * f["farthest"],
+        "the median depth has drifted to {median_depth:.3g}, at the farthest possible depth {farthest:.3g}",
+    ),
+    Check(
+        "flat_disparity",
+        ("disparity_spread",),
+        lambda f: f["disparity_spread"] < 0.02,
+        "the predicted disparity is flat (spread {disparity_spread:.4f} of its mean): the depth network has "
+        "collapsed; lower the smoothness weight or the learning rate",
+    ),
+    Check(
+        "no_translation",
+        ("translation", "median_depth", "identity_photometric"),
+        lambda f: f["translation"] < 1e-3 * f["median_depth"] and f["identity_photometric"] > 0.02,
+        "the predicted translation is zero ({translation:.2g} against a median depth of {median_depth:.3g}) while the "
+        "frames differ (identity error {identity_photometric:.3f}): the pose network has collapsed",
+    ),
+)
+
+
+@dataclass
+class Health:
+    """The moving means of a training's health figures.
+
+    Attributes:
+        total_steps: Length of the training.
+        bounds: Nearest and farthest depth the method can predict, in the unit of `median_depth`; None if unknown.
+        means: Moving mean of each figure.
+        first_depth: Moving mean of the median depth at the end of the grace time.
+        warned: Checks that have warned.
+    """
+
+    total_steps: int
+    bounds: tuple[float, float] | None = None
+    means: dict[str, float] = field(default_factory=dict)
+    first_depth: float | None = None
+    warned: list[str] = field(default_factory=list)
+
+    def update(self, step: int, figures: Figures, steps: int) -> tuple[dict[str, float], list[str]]:
+        """Takes in the means over the last `steps` steps.
+
+        Returns:
+            Derived figures (median_depth_drift: log of the median depth against its first value), and one line for
+            each check that says collapse for the first time.
+        """
+        keep = math.exp(-steps / WINDOW)
+        for name, value in figures.items():
+            self.means[name] = keep * self.means.get(name, value) + (1 - keep) * value
+        if step <= min(max(GRACE_SHARE * self.total_steps, GRACE_LEAST), GRACE_MOST):
+            return {}, []
+        derived = self._drift()
+        known = dict(self.means)
+        if self.bounds is not None:
+            known |= {"nearest": self.bounds[0], "farthest": self.bounds[1]}
+        warnings = []
+        for check in CHECKS:
+            ready = check.name not in self.warned and all(name in known for name in check.needs)
+            if ready and check.bad(known):
+                self.warned.append(check.name)
+                warnings.append(f"{check.message.format(**known)} [{check.name}, step {step}]")
+        return derived, warnings
+
+    def _drift(self) -> dict[str, float]:
+        depth = self.means.get("median_depth", 0.0)
+        if not depth > 0:
+            return {}
+        if self.first_depth is None:
+            self.first_depth = depth
+        return {"median_depth_drift": math.log(depth / self.first_depth)}
+
+    def state(self) -> dict[str, Any]:
+        """JSON values that `restore` takes."""
+        return {"means": dict(self.means), "first_depth": self.first_depth, "warned": list(self.warned)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint's state."""
+        self.means = dict(state["means"])
+        self.first_depth = state["first_depth"]
+        self.warned = list(state["warned"])
+
+
+def depth_bounds(method: Any) -> tuple[float, float] | None:
+    """The depths a method can predict, from its options `min_depth` and `max_depth` (times its `unit_m`, if any)."""
+    options = getattr(method, "options", None)
+    nearest, farthest = getattr(options, "min_depth", None), getattr(options, "max_depth", None)
+    if nearest is None or farthest is None:
+        return None
+    unit_m = float(getattr(method, "unit_m", 1.0))
+    return float(nearest) * unit_m, float(farthest) * unit_m

@@ -1,0 +1,193 @@
+"""What predict reads: an image, a folder, a glob, a video or a data specification, as a list of named images.
+
+Nothing is decoded until `InputImage.read` is called, which threads may do side by side.
+"""
+
+from __future__ import annotations
+
+import glob as globbing
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.config import SOURCE_KINDS, ConfigError, Data, Video, parse_source
+from geossl.formats.image import read_image
+
+if TYPE_CHECKING:
+    from geossl.data.samples import Sample
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"})
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class InputImage:
+    """One image to predict from.
+
+    Attributes:
+        name: Posix path without suffix; where its predictions go below OUT.
+        clip: Name of the recording it belongs to; images of one clip are in temporal order.
+        origin: Where it comes from, in words.
+        read: Decodes it: (H, W, 3) uint8 RGB.
+        K: (3, 3) intrinsics in its own pixels, None where unknown.
+        frame: Its number in the clip.
+    """
+
+    name: str
+    clip: str
+    origin: str
+    read: Callable[[], NDArray[np.uint8]]
+    K: NDArray[np.float64] | None = None
+    frame: int = 0
+
+
+def open_source(source: str, intrinsics: Sequence[float] | None = None) -> list[InputImage]:
+    """The images of a source, in order.
+
+    Args:
+        source: An image, a folder (its subfolders are clips), a glob, a video, or `kind:root[,key=value...]`.
+        intrinsics: fx, fy, cx, cy in the source's pixels; else a folder's intrinsics.txt or intrinsics.json counts.
+
+    Raises:
+        ConfigError: If a data specification is wrong.
+        ValueError: If there is no image, two images have the same name, or intrinsics are not four numbers.
+        OSError: If the path does not exist.
+    """
+    K = None if intrinsics is None else intrinsics_matrix(intrinsics)
+    path = Path(source)
+    if source.partition(":")[0] in SOURCE_KINDS and not path.exists():
+        if K is not None:
+            raise ConfigError(f"{source} knows its camera; intrinsics are for images, folders, globs and videos.")
+        images = _from_samples(source)
+    elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        images = _from_video(path, K)
+    elif path.is_dir():
+        images = _from_folder(path, K)
+    elif path.is_file():
+        images = _from_files([path], path.parent, K)
+    elif globbing.has_magic(source):
+        images = _from_glob(source, K)
+    else:
+        kinds = ", ".join(SOURCE_KINDS)
+        raise FileNotFoundError(
+            f"{source} does not exist, and is no data specification kind:root with kind of {kinds}."
+        )
+    if not images:
+        raise ValueError(f"{source} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    seen: dict[str, str] = {}
+    for image in images:
+        if image.name in seen:
+            raise ValueError(
+                f"{seen[image.name]} and {image.origin} would both be written as '{image.name}'; rename one."
+            )
+        seen[image.name] = image.origin
+    return images
+
+
+def intrinsics_matrix(intrinsics: Sequence[float]) -> NDArray[np.float64]:
+    """fx, fy, cx, cy -> (3, 3)."""
+    if len(intrinsics) != 4 or not all(np.isfinite(intrinsics)) or min(intrinsics[:2]) <= 0:
+        raise ValueError(f"intrinsics {tuple(intrinsics)} should be fx, fy, cx, cy in pixels, fx and fy positive.")
+    fx, fy, cx, cy = intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+
+
+def _from_folder(root: Path, K: NDArray[np.float64] | None) -> list[InputImage]:
+    from geossl.data.folder import read_intrinsics
+
+    if K is None and any((root / f"intrinsics.{kind}").is_file() for kind in ("txt", "json")):
+        K = read_intrinsics(root)
+    return _from_files(root.rglob("*"), root, K)
+
+
+def _from_glob(pattern: str, K: NDArray[np.float64] | None) -> list[InputImage]:
+    """Names are relative to the part of the pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if globbing.has_magic(part))
+    found = (Path(path) for path in globbing.glob(pattern, recursive=True))
+    return _from_files(found, Path(*parts[:fixed]), K)
+
+
+def _from_files(paths: Iterable[Path], root: Path, K: NDArray[np.float64] | None) -> list[InputImage]:
+    """The images among the files below a root; each folder of images is a clip."""
+    files = [path for path in paths if is_image(path.relative_to(root)) and path.is_file()]
+    count: dict[str, int] = {}
+    images = []
+    for file in sorted(files, key=lambda path: natural_order(path.as_posix())):
+        relative = file.relative_to(root)
+        clip = relative.parent.as_posix() if relative.parent.parts else root.resolve().name or "clip"
+        count[clip] = count.get(clip, -1) + 1
+        name, origin = relative.with_suffix("").as_posix(), str(file.resolve())
+        images.append(InputImage(name, clip, origin, partial(read_image, file), K, count[clip]))
+    return images
+
+
+def is_image(path: Path) -> bool:
+    """By its suffix; hidden files and what lies in hidden folders do not count."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _from_samples(spec: str) -> list[InputImage]:
+    """The target images of a data specification, with their cameras."""
+    from geossl.data.build import build_samples
+
+    return _from_views(build_samples(parse_source(spec), Data(source_offsets=(), stereo=False)))
+
+
+def _from_video(path: Path, K: NDArray[np.float64] | None) -> list[InputImage]:
+    from geossl.data.video import video_samples
+
+    intrinsics = None if K is None else (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    return _from_views(video_samples(Video(root=path, intrinsics=intrinsics)))
+
+
+def _from_views(samples: Sequence[Sample]) -> list[InputImage]:
+    from geossl.data.images import ImageReader
+
+    reader = ImageReader()
+    images = []
+    for sample in samples:
+        view = sample.target
+        K = view.camera.K if view.camera.known else None
+        read = partial(reader.read, view.image)
+        images.append(InputImage(sample.name, sample.clip, str(view.image), read, K, sample.frame))
+    return images
+
+
+def natural_order(text: str) -> list[tuple[int, int | str]]:
+    """A key that sorts frame2 before frame10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def read_ahead(
+    readers: ThreadPoolExecutor, images: Sequence[InputImage], ahead: int
+) -> Iterator[tuple[InputImage, NDArray[np.uint8]]]:
+    """The images in order, decoded by the pool up to `ahead` of the one in use."""
+    queue: deque[tuple[InputImage, Future[NDArray[np.uint8]]]] = deque()
+    for image in images:
+        queue.append((image, readers.submit(image.read)))
+        if len(queue) > ahead:
+            first, future = queue.popleft()
+            yield first, future.result()
+    for image, future in queue:
+        yield image, future.result()
+
+
+def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    group: list[Item] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

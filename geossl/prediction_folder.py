@@ -1,0 +1,106 @@
+"""The folder of predictions: what its meta.json says, what is there already, and who writes which part of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import geossl
+from geossl.engine.model_folder import LoadedModel
+from geossl.formats.atomic import write_text_atomic
+
+IDENTITY = ("kind", "checkpoint_hash", "model_size", "flip_postprocessing")
+"""Fields of meta.json in which two predictions in one folder must agree."""
+
+Item = TypeVar("Item")
+
+
+def my_share(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's part of the work under torchrun (every WORLD_SIZE-th item), everything without it."""
+    return items[int(os.environ.get("RANK", 0)) :: int(os.environ.get("WORLD_SIZE", 1))]
+
+
+def common_meta(kind: str, loaded: LoadedModel, command: str) -> dict[str, Any]:
+    """What meta.json says of every kind of prediction."""
+    return {
+        "kind": kind,
+        "units": "metres" if loaded.info["is_metric"] else "up_to_scale",
+        "checkpoint_hash": loaded.info["hash"],
+        "method": loaded.config.method,
+        "step": loaded.info.get("step"),
+        "model_size": {"width": loaded.info["width"], "height": loaded.info["height"]},
+        "command": command,
+        "geossl": geossl.__version__,
+    }
+
+
+def begin(out: Path, meta: Mapping[str, Any], mine: Sequence[Path], overwrite: bool) -> None:
+    """Checks OUT's meta.json against this prediction's and writes the new one (process 0 only).
+
+    Args:
+        out: The folder.
+        meta: With `files`: for each name at least its `source`.
+        mine: The files that this process is about to write.
+        overwrite: Remove those that exist, and accept whatever the folder says of itself.
+
+    Raises:
+        ValueError: If OUT holds another model's, or another source's, predictions under these names.
+    """
+    path = out / "meta.json"
+    if overwrite:
+        for file in mine:
+            file.unlink(missing_ok=True)
+    old = None if overwrite and not _is_readable(path) else read_meta(path)
+    agree = old is not None and all(old.get(key) == meta.get(key) for key in IDENTITY)
+    if not overwrite:
+        _check_agrees(out, old, meta, mine)
+    if int(os.environ.get("RANK", 0)) == 0:
+        before = old["files"] if old is not None and agree and isinstance(old.get("files"), dict) else {}
+        write_text_atomic(path, json.dumps({**meta, "files": {**before, **meta["files"]}}, indent=1) + "\n")
+
+
+def _check_agrees(out: Path, old: Mapping[str, Any] | None, meta: Mapping[str, Any], mine: Sequence[Path]) -> None:
+    remedy = "Choose another folder, or give --overwrite."
+    if old is None:
+        if any(file.is_file() for file in mine):
+            raise ValueError(f"{out} holds predictions but no meta.json that says whose. {remedy}")
+        return
+    for key in IDENTITY:
+        if old.get(key) != meta.get(key):
+            raise ValueError(
+                f"{out} holds predictions with {key} = {old.get(key)}, these have {meta.get(key)}. {remedy}"
+            )
+    for name, entry in meta["files"].items():
+        before = old.get("files", {}).get(name)
+        if before is not None and before.get("source") != entry["source"]:
+            raise ValueError(
+                f"{out} holds a prediction '{name}' from {before.get('source')}, this one is from {entry['source']}. "
+                f"{remedy}"
+            )
+
+
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """A meta.json's content, or None where there is no such file.
+
+    Raises:
+        ValueError: If it is not a JSON object.
+    """
+    if not path.is_file():
+        return None
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it, or give --overwrite.") from None
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path} should hold an object, not a {type(meta).__name__}; remove it, or give --overwrite.")
+    return meta
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return read_meta(path) is not None
+    except ValueError:
+        return False

@@ -1,0 +1,201 @@
+"""Pictures of what geossl predicts: colour maps of depth and error, trajectories, captioned rows.
+
+Everything takes numpy arrays and returns uint8 RGB pictures (H, W, 3). A colour means the same value in two
+pictures only where both were drawn with the same fixed range; every function says which range it used or takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Array = NDArray[np.floating]
+
+
+def value_range(values: Array, percentiles: tuple[float, float] = (2.0, 98.0)) -> tuple[float, float]:
+    """The percentiles of the finite values, widened where they coincide; (0, 1) where nothing is finite."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(p) for p in np.percentile(finite, percentiles))
+    return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
+
+
+def colorize(values: Array, low: float, high: float, colormap: str = "magma") -> Picture:
+    """Colours of values between `low` and `high`, clipped to that range; not-finite values are black.
+
+    Args:
+        values: (H, W).
+        low: Value of the colour map's first colour.
+        high: Value of its last colour.
+        colormap: A matplotlib name.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    if values.ndim != 2:
+        raise ValueError(f"values have shape {values.shape}; expected (H, W). Drop the other axes.")
+    if not high > low:
+        raise ValueError(f"the colour range {low}..{high} is empty; give low < high.")
+    known = np.isfinite(values)
+    share = np.clip((np.where(known, values, low).astype(np.float64) - low) / (high - low), 0.0, 1.0)
+    table = (matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    picture = table[(share * 255).round().astype(np.uint8)]  # (H, W, 3)
+    picture[~known] = 0
+    return picture
+
+
+def colorize_depth(
+    depth: Array,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+    percentiles: tuple[float, float] = (2.0, 98.0),
+) -> Picture:
+    """Colours of inverse depth: near is bright, far is dark, unknown (0 or not finite) is black.
+
+    Args:
+        depth: (H, W) z-depth; values <= 0 are unknown.
+        min_depth: Depth of the brightest colour. Both limits fix the range, so that pictures compare.
+        max_depth: Depth of the darkest colour.
+        percentiles: Of this picture's inverse depth, taken for a limit that is not given.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where(depth > 0, 1.0 / depth.astype(np.float64), np.nan)
+    low, high = value_range(inverse, percentiles)
+    low = low if max_depth is None else 1.0 / max_depth
+    high = high if min_depth is None else 1.0 / min_depth
+    return colorize(inverse, low, max(high, low * (1 + 1e-6)), "magma")
+
+
+def colorize_disparity(disparity_px: Array, max_disparity_px: float | None = None) -> Picture:
+    """Colours of a disparity map from 0 to `max_disparity_px` (default: its 98th percentile); < 0 is black."""
+    known = np.where(disparity_px >= 0, disparity_px, np.nan)
+    high = max_disparity_px if max_disparity_px is not None else value_range(known)[1]
+    return colorize(known, 0.0, max(high, 1e-6), "magma")
+
+
+def colorize_depth_error(depth: Array, truth: Array, limit: float = 0.3, spread_px: int = 1) -> Picture:
+    """Colours of |depth - truth| / truth from 0 (blue) to `limit` (red); black where the truth is unknown.
+
+    Args:
+        depth: (H, W) predicted z-depth.
+        truth: (H, W) metres, 0 where unknown.
+        limit: Relative error of the last colour.
+        spread_px: Radius by which sparse labels are widened, for the eye only.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(truth > 0, np.abs(depth - truth) / truth, np.nan)
+    return colorize(_spread(error, spread_px), 0.0, limit, "turbo")
+
+
+def _spread(values: Array, radius: int) -> Array:
+    """Every value widened to a (2 radius + 1)^2 square where nothing else is known; the larger wins."""
+    if radius < 1:
+        return values
+    padded = np.pad(values, radius, constant_values=np.nan)
+    height, width = values.shape
+    out = np.full_like(values, -np.inf)
+    for row in range(2 * radius + 1):
+        for column in range(2 * radius + 1):
+            out = np.fmax(out, padded[row : row + height, column : column + width])
+    return np.where(np.isfinite(values), values, np.where(np.isfinite(out), out, np.nan))
+
+
+def overlay_points(image: Picture, truth: Array, max_depth: float = 80.0) -> Picture:
+    """The image with its sparse depth labels drawn over it."""
+    colors = colorize_depth(_spread(np.where(truth > 0, truth, np.nan), 1), 3.0, max_depth)
+    return np.where(colors.any(axis=2, keepdims=True), colors, image)
+
+
+def stack(
+    pictures: Sequence[Picture],
+    captions: Sequence[str] = (),
+    columns: int = 1,
+    gap: int = 4,
+    width: int | None = None,
+) -> Picture:
+    """Pictures in rows of `columns`, each resized to `width` (default: the first one's), captions in their corners."""
+    if not pictures:
+        raise ValueError("no pictures to stack; give at least one.")
+    width = width or pictures[0].shape[1]
+    cells = []
+    for index, picture in enumerate(pictures):
+        height = round(picture.shape[0] * width / picture.shape[1])
+        smaller = width < picture.shape[1]
+        cell = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        if index < len(captions) and captions[index]:
+            size = max(width / 1000, 0.4)
+            at = (6, round(26 * size) + 4)
+            cv2.putText(cell, captions[index], at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+            cv2.putText(cell, captions[index], at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+        cells.append(cell)
+    rows = []
+    for start in range(0, len(cells), columns):
+        group = cells[start : start + columns]
+        tallest = max(cell.shape[0] for cell in group)
+        row = np.full((tallest, columns * width + (columns - 1) * gap, 3), 255, np.uint8)
+        for index, cell in enumerate(group):
+            left = index * (width + gap)
+            row[: cell.shape[0], left : left + width] = cell
+        rows += [row, np.full((gap, row.shape[1], 3), 255, np.uint8)]
+    return np.concatenate(rows[:-1])
+
+
+def plot_trajectories(trajectories: Mapping[str, Array], unit: str = "m", title: str = "") -> Picture:
+    """Camera paths from above: x to the right, z upwards, each by its name.
+
+    Args:
+        trajectories: (N, 4, 4) T_world_camera by name; the first is drawn widest.
+        unit: Of the positions.
+    """
+    figure = Figure(figsize=(6, 6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for index, (name, poses) in enumerate(trajectories.items()):
+        axes.plot(poses[:, 0, 3], poses[:, 2, 3], label=name, linewidth=3 if index == 0 else 1.5)
+        axes.plot(poses[0, 0, 3], poses[0, 2, 3], "k.", markersize=6)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel=f"x ({unit})", ylabel=f"z ({unit})", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _render(figure)
+
+
+def plot_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str = "",
+    xlabel: str = "step",
+    log: bool = False,
+) -> Picture:
+    """Curves (x values, y values) by name in one plot."""
+    figure = Figure(figsize=(6, 3.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in curves.items():
+        axes.plot(x, y, label=name, linewidth=1.3, marker="." if len(x) < 3 else None)
+    if log:
+        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, title=title)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(fontsize="small")
+    return _render(figure)
+
+
+def _render(figure: Figure) -> Picture:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The picture as a PNG file's content."""
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    if not done:
+        raise ValueError(f"a picture of shape {picture.shape} and type {picture.dtype} cannot be written as PNG.")
+    return encoded.tobytes()

@@ -1,0 +1,46 @@
+"""The timed parts of a step are the step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from engine_tiny import HEIGHT, WIDTH, Tiny, TinyOptions
+
+from geossl.data.augment import to_float
+from geossl.engine.benchmark import (
+    benchmark_training,
+    cost_records,
+    cost_table,
+    cut_networks,
+    networks_of,
+    random_batch,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_cut_networks_give_the_gradients_of_an_uncut_step() -> None:
+    method = Tiny(TinyOptions()).train()
+    batch = to_float(random_batch(2, HEIGHT, WIDTH))
+    assert networks_of(method) == [method.encoder, method.decoder]
+    method(batch).total.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in method.named_parameters()}  # type: ignore[union-attr]
+    method.zero_grad()
+    with cut_networks(method, CPU) as cut:
+        method(batch).total.backward()
+        assert all(parameter.grad is None for parameter in method.parameters())
+        cut.backward()
+    for name, parameter in method.named_parameters():
+        assert torch.equal(parameter.grad, expected[name]), name
+    assert cut.seconds > 0
+
+
+def test_benchmark_shares_add_up() -> None:
+    (row,) = benchmark_training(
+        "engine_tiny:Tiny", height=HEIGHT, width=WIDTH, batch_sizes=(2,), device="cpu", steps=2
+    )
+    assert row.data + row.networks + row.warp_and_loss + row.optimizer == pytest.approx(1)
+    assert row.samples_per_second == pytest.approx(2 / row.seconds)
+    assert row.memory_mb > 0
+    assert cost_records([row])[0]["batch_size"] == 2
+    assert len(cost_table([row]).splitlines()) == 2
