@@ -87,7 +87,8 @@ class Folder(Source):
     kind: Literal["folder"] = "folder"
     root: Path = Field(description="Folder of images; every subfolder with images is one clip.")
     intrinsics: tuple[float, float, float, float] | None = Field(
-        None, description="fx, fy, cx, cy in pixels of the files; null reads intrinsics.txt or intrinsics.json in root."
+        None,
+        description="fx, fy, cx, cy in pixels of the files; null reads intrinsics.txt or intrinsics.json in root.",
     )
     right: Path | None = Field(None, description="Folder of the right camera's images, same names.")
     baseline_m: float | None = Field(None, gt=0, description="Distance of the two cameras in metres.")
@@ -104,8 +105,13 @@ class Video(Source):
 
 
 AnySource = Annotated[KittiRaw | KittiOdometry | KittiStereo | Folder | Video, Field(discriminator="kind")]
-SOURCE_KINDS = {"kitti_raw": KittiRaw, "kitti_odometry": KittiOdometry, "kitti_stereo": KittiStereo}
-SOURCE_KINDS |= {"folder": Folder, "video": Video}
+SOURCE_KINDS: dict[str, type[Source]] = {
+    "kitti_raw": KittiRaw,
+    "kitti_odometry": KittiOdometry,
+    "kitti_stereo": KittiStereo,
+    "folder": Folder,
+    "video": Video,
+}
 
 
 class Augment(Strict):
@@ -192,7 +198,7 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str) -> Any:
     """Reads YAML; see `_Loader` for what differs from PyYAML."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -297,7 +303,9 @@ def find_config(path: str | Path) -> Path:
     names = sorted(file.stem for file in configs_dir().glob("*.yaml"))
     close = difflib.get_close_matches(given.stem, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise ConfigError(f"no config file {given} and no packaged config of that name.{hint} Packaged: {', '.join(names)}")
+    raise ConfigError(
+        f"no config file {given} and no packaged config of that name.{hint} Packaged: {', '.join(names)}"
+    )
 
 
 def _load_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

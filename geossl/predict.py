@@ -193,7 +193,8 @@ def _write_depth(
     elif kind == "color":
         write_image(path, colorize_depth(depth))
     elif kind == "ply" and K is not None:
-        points = backproject(torch.from_numpy(depth)[None, None], torch.tensor(K, dtype=torch.float32)[None])  # (1, 3, H, W)
+        matrix = torch.tensor(K, dtype=torch.float32)[None]
+        points = backproject(torch.from_numpy(depth)[None, None], matrix)  # (1, 3, H, W)
         write_ply(path, points[0].flatten(1).T.numpy(), image.reshape(-1, 3))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-class MissingInput(ValueError):
+class MissingInput(ValueError):  # noqa: N818 - it reads as what it says
     """A method was given a batch (or a model a source) that lacks an input it needs."""
 
 
@@ -199,4 +199,3 @@ def tensors_of(objective: Objective) -> dict[str, Tensor]:
     scalars.update({f"loss/{name}": term.detach() for name, term in objective.terms.items()})
     scalars.update({f"health/{name}": value.detach() for name, value in objective.health.items()})
     return scalars
-

@@ -121,7 +121,15 @@ class SampleDataset(Dataset[Batch]):
         if stored.size == count:
             return torch.from_numpy(stored).view(3, self.height, self.width)
         image = self._decode(view)
-        write_bytes_atomic(path, image.numpy().tobytes())
+        try:
+            write_bytes_atomic(path, image.numpy().tobytes())
+        except OSError as error:  # a full disk is no reason to stop, nor is the image unreadable
+            warnings.warn(
+                f"data.cache: disk is given up: {self._disk} cannot be written ({error}). Images not stored so far "
+                "are decoded each time; make room, or set data.cache_dir.",
+                stacklevel=2,
+            )
+            self._disk = None
         return image
 
     def _decode(self, view: View) -> Tensor:

@@ -61,18 +61,18 @@ def open_run(run: Path, experiment: Experiment, world: World, resume: bool = Tru
         The last checkpoint, or None where there is none yet.
 
     Raises:
-        ConfigError: If the folder holds another experiment; names the fields that differ.
+        ConfigError: If the folder holds checkpoints of another experiment; names the fields that differ.
         CheckpointError: If the last checkpoint cannot be read, or `resume` is False and there is one.
     """
-    last = last_path(run)
-    if (run / "config.yaml").exists():
-        check_same_experiment(run, experiment)
+    last, best = last_path(run), best_path(run)
+    if (last.exists() or best.exists()) and (run / "config.yaml").exists():
+        check_same_experiment(run, experiment)  # without a checkpoint there is nothing that another config could spoil
     if last.exists() and not resume:
         raise CheckpointError(f"{run} already holds a training; resume it, or choose another folder.")
     try:
         checkpoint = read_checkpoint(last) if last.exists() else None
     except CheckpointError as error:
-        hint = f" {best_path(run).name} beside it may be copied over it." if best_path(run).exists() else ""
+        hint = f" {best.name} beside it may be copied over it." if best.exists() else ""
         raise CheckpointError(f"{error}{hint}") from error
     found = world.gather(0 if checkpoint is None else int(checkpoint.state["step"]))
     if len(set(found)) > 1:

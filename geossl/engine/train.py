@@ -106,12 +106,12 @@ def train(
     options = experiment.train
     with world_of(options.device) as world, StopRequest() as stop:
         checkpoint = open_run(run, experiment, world, resume)
-        method = first_method(experiment, world, pretrained=checkpoint is None)
-        optimizer = make_optimizer(method, options, world.device)
-        scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         start = 0 if checkpoint is None else int(checkpoint.state["step"])
         loader = (make_loader or configured_loader)(experiment, world, start)
         samples = (make_validation or configured_validation)(experiment)
+        method = first_method(experiment, world, pretrained=checkpoint is None)
+        optimizer = make_optimizer(method, options, world.device)
+        scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         total = options.steps or options.epochs * loader.steps_per_epoch
         state, meter = State(), Meter(world, options.batch_size, Health(total, depth_bounds(method)))
         if checkpoint is not None:

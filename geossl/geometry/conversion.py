@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geossl.geometry.camera import backproject, project
 from geossl.geometry.motion import transform
-from geossl.geometry.pixels import pixel_grid
+from geossl.geometry.pixels import pixel_grid_like
 from geossl.geometry.precision import float32_island
 
 
@@ -56,7 +56,7 @@ def rigid_flow(depth: Tensor, K: Tensor, T_b_a: Tensor, K_b: Tensor | None = Non
         in_front: (B, 1, H, W) bool, True where the moved point is in front of camera b.
     """
     pixels, _, in_front = project(transform(T_b_a, backproject(depth, K)), K if K_b is None else K_b)
-    return pixels - pixel_grid(*depth.shape[-2:], depth.device, depth.dtype), in_front
+    return pixels - pixel_grid_like(depth), in_front
 
 
 @float32_island
@@ -72,7 +72,7 @@ def scene_flow_to_flow(depth: Tensor, scene_flow: Tensor, K: Tensor) -> tuple[Te
         flow (B, 2, H, W) pixels and in_front (B, 1, H, W) bool.
     """
     pixels, _, in_front = project(backproject(depth, K) + scene_flow, K)
-    return pixels - pixel_grid(*depth.shape[-2:], depth.device, depth.dtype), in_front
+    return pixels - pixel_grid_like(depth), in_front
 
 
 @float32_island

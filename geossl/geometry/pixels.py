@@ -24,6 +24,16 @@ def pixel_grid(
     return torch.stack([u[None, :].expand(height, width), v[:, None].expand(height, width)])
 
 
+def pixel_grid_like(x: Tensor) -> Tensor:
+    """(2, H, W) coordinates of the pixel centres of a (..., H, W) map, on its device and in its dtype."""
+    return pixel_grid(x.shape[-2], x.shape[-1], x.device, x.dtype)
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(height, width) of a (..., H, W) map."""
+    return x.shape[-2], x.shape[-1]
+
+
 @float32_island
 def sample_at_pixels(image: Tensor, pixels: Tensor, padding: Literal["border", "zeros"] = "border") -> Tensor:
     """Samples an image bilinearly at pixel coordinates.

@@ -26,8 +26,8 @@ def float32_island(function: F) -> F:
 
     @functools.wraps(function)
     def island(*args: Any, **kwargs: Any) -> Any:
-        device = next((device_of(a) for a in (*args, *kwargs.values()) if device_of(a)), "cpu")
-        with torch.autocast(device, enabled=False):
+        devices = filter(None, map(device_of, (*args, *kwargs.values())))
+        with torch.autocast(next(devices, "cpu"), enabled=False):
             return function(*map(promote, args), **{name: promote(a) for name, a in kwargs.items()})
 
     return island  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geossl.geometry.pixels import in_image, pixel_grid
+from geossl.geometry.pixels import in_image, pixel_grid_like
 from geossl.geometry.precision import float32_island
 from geossl.geometry.warping import splat, warp_by_flow
 
@@ -14,13 +14,15 @@ from geossl.geometry.warping import splat, warp_by_flow
 @float32_island
 def in_view(flow: Tensor) -> Tensor:
     """(B, 2, H, W) flow -> (B, 1, H, W) bool, True where it leads to a place inside the image."""
-    pixels = pixel_grid(*flow.shape[-2:], flow.device, flow.dtype) + flow
+    pixels = pixel_grid_like(flow) + flow
     return in_image(pixels, *flow.shape[-2:])
 
 
 @torch.no_grad()
 @float32_island
-def forward_backward_check(flow: Tensor, backward_flow: Tensor, relative: float = 0.01, absolute: float = 0.5) -> Tensor:
+def forward_backward_check(
+    flow: Tensor, backward_flow: Tensor, relative: float = 0.01, absolute: float = 0.5
+) -> Tensor:
     """True where following the flow forth and back returns near the start.
 
     visible iff |f + b_w|^2 <= relative (|f|^2 + |b_w|^2) + absolute, b_w(x) = b(x + f(x)), in pixels of this level.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geossl.geometry.camera import MIN_Z
 from geossl.geometry.conversion import scene_flow_to_flow
-from geossl.geometry.pixels import in_image, pixel_grid, sample_at_pixels
+from geossl.geometry.pixels import in_image, pixel_grid_like, sample_at_pixels
 from geossl.geometry.precision import float32_island
 from geossl.types import Frame
 
@@ -67,7 +67,7 @@ def reproject(depth: Tensor, target_K: Tensor, T_source_target: Tensor, source_K
     K_s, T = source_K.double(), T_source_target.double()
     infinite_homography = (K_s @ T[:, :3, :3] @ torch.linalg.inv(target_K.double())).to(depth.dtype)
     epipole = (K_s @ T[:, :3, 3:]).to(depth.dtype)  # (B, 3, 1)
-    grid = pixel_grid(h, w, depth.device, depth.dtype).flatten(1)
+    grid = pixel_grid_like(depth).flatten(1)
     homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])  # (3, H*W)
     x, y, z = ((infinite_homography @ homogeneous) * depth.flatten(2) + epipole).unbind(1)  # each (B, H*W)
     in_front = z > MIN_Z
@@ -97,9 +97,7 @@ def warp_by_disparity(
 
 
 @float32_island
-def warp_by_flow(
-    image: Tensor, flow: Tensor, padding: Literal["border", "zeros"] = "border"
-) -> tuple[Tensor, Tensor]:
+def warp_by_flow(image: Tensor, flow: Tensor, padding: Literal["border", "zeros"] = "border") -> tuple[Tensor, Tensor]:
     """Reconstructs the first image from the second by the flow from first to second.
 
     Args:
@@ -109,7 +107,7 @@ def warp_by_flow(
     Returns:
         image (B, C, H, W) and in_view (B, 1, H, W) bool.
     """
-    pixels = pixel_grid(*flow.shape[-2:], flow.device, flow.dtype) + flow
+    pixels = pixel_grid_like(flow) + flow
     return sample_at_pixels(image, pixels, padding), in_image(pixels, *image.shape[-2:])
 
 
@@ -142,7 +140,7 @@ def splat(values: Tensor, flow: Tensor) -> Tensor:
     Convention: a one at u = 1 with du = 0.25 adds 0.75 at u = 1 and 0.25 at u = 2.
     """
     b, c, h, w = values.shape
-    u, v = (pixel_grid(h, w, flow.device, flow.dtype) + flow).unbind(1)  # each (B, H, W)
+    u, v = (pixel_grid_like(flow) + flow).unbind(1)  # each (B, H, W)
     u0, v0 = u.detach().floor(), v.detach().floor()
     out = values.new_zeros(b, c, h * w)
     for du, dv in ((0, 0), (1, 0), (0, 1), (1, 1)):

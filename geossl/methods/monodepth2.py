@@ -25,6 +25,7 @@ from torch import Tensor
 from geossl.config import Strict
 from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_depth
 from geossl.geometry.motion import invert, motion_from_axis_angle
+from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_reduced, upsample
 from geossl.geometry.warping import synthesize_target
 from geossl.losses.photometric import photometric_map
@@ -65,13 +66,13 @@ class Monodepth2(Method):
     """Encoder-decoder depth, pose between pairs of frames, minimum reprojection, auto-masking."""
 
     Options = Monodepth2Options
-    pose_offsets = (1,)
 
     def __init__(self, options: Monodepth2Options) -> None:
         super().__init__(options)
         self.video = "M" in options.supervision
         self.stereo = "S" in options.supervision
         self.is_metric = self.stereo
+        self.pose_offsets = (1,) if self.video else ()
         self.uses_all_parameters = not options.partial
         self.unit_m = options.metres_per_unit if self.is_metric else 1.0
         self.encoder = build_encoder(options.encoder, options.encoder_weights)
@@ -131,7 +132,7 @@ class Monodepth2(Method):
         photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
         for scale, (unit_inverse_depth, mask) in enumerate(zip(unit_inverse_depths, masks, strict=True)):
             # Published default: every scale's depth is upsampled and compared at full size.
-            size = batch.target.image.shape[-2:] if options.full_resolution else unit_inverse_depth.shape[-2:]
+            size = size_of(batch.target.image if options.full_resolution else unit_inverse_depth)
             depth = self.depth_of(upsample(unit_inverse_depth, size))
             if scale == 0 or not options.full_resolution:
                 target, seen = area_reduced(batch.target, size), [(area_reduced(f, size), T) for f, T in views]
@@ -143,7 +144,7 @@ class Monodepth2(Method):
                 errors = errors * mask
             error, moving = self.combine(errors, identity)
             photometric.append(error.mean())
-            image = F.adaptive_avg_pool2d(batch.target.image, unit_inverse_depth.shape[-2:])
+            image = F.adaptive_avg_pool2d(batch.target.image, size_of(unit_inverse_depth))
             roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
             smoothness.append(options.smoothness / 2**scale * roughness)
             if scale == 0:

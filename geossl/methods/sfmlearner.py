@@ -11,6 +11,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor

@@ -120,6 +120,18 @@ def test_disk_cache_lies_in_the_users_cache_folder(
     assert len(list((tmp_path / "xdg" / "geossl").rglob("*.rgb"))) == 4
 
 
+def test_disk_cache_on_a_full_disk_is_given_up(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dataset_module, "write_bytes_atomic", full)
+    data = SampleDataset(found(folder), H, W, cache="disk", cache_dir=tmp_path / "cache", on_error="skip")
+    with pytest.warns(UserWarning, match=r"data\.cache: disk is given up: .* \(\[Errno 28\] No space left"):
+        first = data[0]
+    assert first.target.image.equal(SampleDataset(found(folder), H, W)[0].target.image)
+    assert len(data[1]) == 1 and data.unreadable == []
+
+
 def test_memory_cache_that_does_not_fit_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module.os, "sysconf", lambda name: 10 if "PAGES" in name else 4096)
     with pytest.raises(DataError, match=r"cache: memory would take .* Set data\.cache: disk or none"):

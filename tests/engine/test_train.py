@@ -95,6 +95,12 @@ def test_another_experiment_in_the_folder_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+def test_config_of_a_training_that_never_saved_may_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError):
+        train_tiny(tmp_path, tiny_experiment(steps=2, model={"poison_gradient": True}))
+    assert train_tiny(tmp_path, tiny_experiment(steps=2)).step == 2
+
+
 def test_without_resume_a_used_folder_is_refused(tmp_path: Path) -> None:
     train_tiny(tmp_path, tiny_experiment(steps=2))
     with pytest.raises(CheckpointError, match="already holds a training"):

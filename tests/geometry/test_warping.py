@@ -113,7 +113,7 @@ def test_warp_by_flow_float32_under_bfloat16_autocast() -> None:
 
 
 def splat_by_loops(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    b, c, h, w = values.shape
+    b, _, h, w = values.shape
     out = torch.zeros_like(values)
     for n in range(b):
         for y in range(h):

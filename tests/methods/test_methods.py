@@ -48,7 +48,9 @@ def random_batch(samples: int = 2, height: int = 64, width: int = 96, seed: int 
     return Batch(frame(), (frame(), frame()), (-1, 1), frame(), T, (), torch.arange(samples), names)
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(f'{k}={x}' for k, x in v[1].items() if k not in SMALL)}")
+@pytest.fixture(
+    params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(f'{k}={x}' for k, x in v[1].items() if k not in SMALL)}"
+)
 def method(request: pytest.FixtureRequest) -> Iterator[Method]:
     torch.manual_seed(0)
     name, options = request.param

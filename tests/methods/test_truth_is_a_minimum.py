@@ -60,7 +60,15 @@ MOTIONS: dict[str, Change] = {
 def monodepth2_error(example: StreetExample, options: dict[str, Any], depth: Change, motion: Change) -> float:
     """The photometric term of Monodepth2 at a changed truth."""
     method = build_method(
-        "monodepth2", {"encoder": "compact", "encoder_weights": None, "pose": "posecnn", "num_scales": 1, "automask": False, **options}
+        "monodepth2",
+        {
+            "encoder": "compact",
+            "encoder_weights": None,
+            "pose": "posecnn",
+            "num_scales": 1,
+            "automask": False,
+            **options,
+        },
     )
     assert isinstance(method, Monodepth2)
     unit = method.unit_m
@@ -136,7 +144,9 @@ def test_monodepth_prefers_the_true_disparity(example: StreetExample, sampling: 
 def test_monodepth_consistency_prefers_agreeing_views(example: StreetExample) -> None:
     method = build_method("monodepth", {"network": "compact"})
     fx, width = example.batch.target.K[0, 0, 0], example.batch.target.width
-    fraction = fx * example.T_stereo_target[0, :3, 3].norm() / torch.cat([example.depth, example.stereo_depth], 1) / width
+    fraction = (
+        fx * example.T_stereo_target[0, :3, 3].norm() / torch.cat([example.depth, example.stereo_depth], 1) / width
+    )
 
     def consistency(left_factor: float) -> float:
         maps = torch.cat([fraction[:, :1] * left_factor, fraction[:, 1:]], 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geossl.data.synthetic.columns import columns, put_columns
 from geossl.data.synthetic.rig import Camera
 from geossl.data.synthetic.solids import intersect
 from geossl.data.synthetic.world import BEHIND_M, CELL_M, GRASS, KERB, KERB_HEIGHT_M, PAVEMENT, ROAD, Scene
@@ -94,7 +95,7 @@ def cast(scene: Scene, rays: Rays, limit: Array32 | None = None) -> Hits:
     for i in np.flatnonzero(counts > LARGE):
         _, index = spans.rays(spans.box == i)
         index = index[depth[index] > nearest[i]]
-        t, face = intersect(scene.solids[solids[i]], rays.origin, rays.directions[:, index])
+        t, face = intersect(scene.solids[solids[i]], rays.origin, columns(rays.directions, index))
         closer = np.flatnonzero(t < depth[index])
         index = index[closer]
         depth[index] = t[closer]
@@ -104,7 +105,7 @@ def cast(scene: Scene, rays: Rays, limit: Array32 | None = None) -> Hits:
     which, ray = spans.rays(counts[spans.box] <= LARGE)
     few = np.flatnonzero(depth[ray] > nearest.astype(np.float32)[which])
     solid, index = solids[which[few]], ray[few]
-    t, face = scene.table.intersect(solid, rays.origin, rays.directions[:, index])
+    t, face = scene.table.intersect(solid, rays.origin, columns(rays.directions, index))
     closer = np.flatnonzero(t < depth[index])
     closer = closer[np.argsort(-t[closer], kind="stable")]  # the nearest is written last
     solid, index = solid[closer], index[closer]
@@ -211,7 +212,8 @@ def _cast_ground(scene: Scene, rays: Rays, depth: Array32, row: NDArray[np.int32
     inner = np.flatnonzero(np.abs(place[1]) < kerb)  # passes below the kerb's top over the road
     ground = locate(inner, low[inner])
     place_high = place[1, inner]
-    place[:, inner], t[inner], kind[inner] = ground, low[inner], ROAD
+    put_columns(place, inner, ground)
+    t[inner], kind[inner] = low[inner], ROAD
     behind = np.abs(ground[1]) > kerb
     beyond = inner[behind]
     if beyond.size:  # meets the kerb's face between the two levels: find where |d| = kerb by false position
@@ -226,11 +228,12 @@ def _cast_ground(scene: Scene, rays: Rays, depth: Array32, row: NDArray[np.int32
             t0, f0 = np.where(inside, middle, t0), np.where(inside, f, f0)
             t1, f1 = np.where(inside, t1, middle), np.where(inside, f1, f)
             f1 = np.where(f1 - f0 <= 0, f0 + np.float32(1e-6), f1)
-        place[:, beyond], t[beyond], kind[beyond] = at, middle, KERB
+        put_columns(place, beyond, at)
+        t[beyond], kind[beyond] = middle, KERB
     visible = t < depth[index]
     index = index[visible]
     depth[index], row[index], hit[index] = t[visible], kind[visible], -1
-    road[:, index] = place[:, visible]
+    put_columns(road, index, place[:, visible])
     return road
 
 

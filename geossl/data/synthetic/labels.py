@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
+EDGE_PX = 1e-3  # rounding must not lose the image's first and last rows
 _BITS = ("visible_next", "visible_previous", "visible_right")
 
 
@@ -164,7 +165,12 @@ def move(depth: Array32, objects: NDArray[np.uint16], K: Array, T_b_a: Array, T_
 
 
 def motions(
-    street: Street, frame: int, to_frame: int, numbers: NDArray[np.uint16], camera: int = LEFT, to_camera: int = LEFT
+    street: Street,
+    frame: int,
+    to_frame: int,
+    numbers: NDArray[np.uint16],
+    camera: int = LEFT,
+    to_camera: int = LEFT,
 ) -> tuple[Array, Array]:
     """(4, 4) T_b_a of what stands still and (N, 4, 4) of the cars, from a camera at a frame to one at another."""
     T_world_a = street.T_world_camera(frame, camera)
@@ -199,12 +205,13 @@ def visible_in(
     """
     h, w = rows.shape
     pixels = project(points, K)
+    last = np.array([w - 1, h - 1])[:, None, None]
     with np.errstate(invalid="ignore"):
-        inside = (pixels[0] >= 0) & (pixels[0] <= w - 1) & (pixels[1] >= 0) & (pixels[1] <= h - 1) & (rows != SKY)
+        inside = ((pixels >= -EDGE_PX) & (pixels <= last + EDGE_PX)).all(0) & (rows != SKY)
     (u, v), z, row = pixels[:, inside], points[2][inside], rows[inside]
     if row.size == 0:
         return inside
-    corner = np.minimum(v.astype(np.int64), h - 2) * w + np.minimum(u.astype(np.int64), w - 2)
+    corner = np.clip(v.astype(np.int64), 0, h - 2) * w + np.clip(u.astype(np.int64), 0, w - 2)
     around = [corner, corner + 1, corner + w, corner + w + 1]
     there = hits.row[corner]
     alike = (hits.row[around[1]] == there) & (hits.row[around[2]] == there) & (hits.row[around[3]] == there)
@@ -282,8 +289,9 @@ def read_labels(path: str | Path) -> FrameLabels:
         OSError: If it cannot be opened.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(io.BytesIO(Path(path).read_bytes())) as file:
+            names = file.namelist()
+            arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(file.read(name))) for name in names}
         visible = arrays.pop("visible")
         seen = {name: (visible >> bit & 1).astype(bool) for bit, name in enumerate(_BITS)}
         return FrameLabels(**arrays, **seen)

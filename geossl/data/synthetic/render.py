@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.data.synthetic.cast import SKY, Hits, Rays, cast, image_rays, pixel_rays
+from geossl.data.synthetic.columns import columns, put_columns
 from geossl.data.synthetic.rig import Camera
 from geossl.data.synthetic.shade import shade
 from geossl.data.synthetic.world import Scene
@@ -90,4 +91,4 @@ def _smooth_edges(
     pixels = (rays.pixels[:, index, None] + SUBPIXELS.T[:, None]).reshape(2, -1)
     fine = pixel_rays(camera.K, T_world_camera, np.ascontiguousarray(pixels))
     around = shade(scene, fine, cast(scene, fine), pixel=0.7).reshape(3, -1, len(SUBPIXELS)).sum(2)
-    colours[:, index] = (colours[:, index] + around) / (len(SUBPIXELS) + 1)
+    put_columns(colours, index, (columns(colours, index) + around) / (len(SUBPIXELS) + 1))

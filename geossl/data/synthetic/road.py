@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from geossl.data.synthetic.columns import columns
+
 STEP_M = 0.25
 BEFORE_M = 60.0
 AFTER_M = 460.0
@@ -57,7 +59,7 @@ class Road:
         nearest = self.s_of_x[column.astype(np.int32)]
         for iteration in range(4):
             # the line is an arc around its nearest tabulated point
-            px, py, cos, sin, heading, curvature = self._table[nearest].T
+            px, py, cos, sin, heading, curvature = columns(self._table, nearest)
             dx, dy = x - px, y - py
             along, d = dx * cos + dy * sin, dy * cos - dx * sin
             # far from the road the curvature term must not fold over
@@ -72,10 +74,10 @@ class Road:
 
     @cached_property
     def _table(self) -> NDArray[np.float32]:
-        """(N, 6) x, y, cosine and sine of the heading, heading, curvature."""
+        """(6, N) x, y, cosine and sine of the heading, heading, curvature."""
         curvature = np.gradient(self.heading, STEP_M)
-        columns = (self.x, self.y, np.cos(self.heading), np.sin(self.heading), self.heading, curvature)
-        return np.stack(columns, 1).astype(np.float32)
+        rows = (self.x, self.y, np.cos(self.heading), np.sin(self.heading), self.heading, curvature)
+        return np.stack(rows).astype(np.float32)
 
 
 def make_road(rng: np.random.Generator, length_m: float, curves: float) -> Road:
@@ -83,12 +85,12 @@ def make_road(rng: np.random.Generator, length_m: float, curves: float) -> Road:
     s = np.arange(-BEFORE_M, length_m + AFTER_M + STEP_M, STEP_M)
     heading = np.zeros_like(s)
     for wavelength, share in ((rng.uniform(320, 480), 0.6), (rng.uniform(150, 210), 0.3), (rng.uniform(80, 110), 0.1)):
-        amplitude = 0.75 * curves * share * rng.uniform(0.5, 1.0)
+        amplitude = 1.0 * curves * share * rng.uniform(0.5, 1.0)
         heading += amplitude * np.sin(2 * np.pi * s / wavelength + rng.uniform(0, 2 * np.pi))
     heading = np.clip(heading, -1.3, 1.3)
     x = np.concatenate([[0], np.cumsum(np.cos(0.5 * (heading[1:] + heading[:-1])))]) * STEP_M
     y = np.concatenate([[0], np.cumsum(np.sin(0.5 * (heading[1:] + heading[:-1])))]) * STEP_M
     start = round(BEFORE_M / STEP_M)
     x, y = x - x[start], y - y[start]
-    columns = np.arange(x[0], x[-1], STEP_M)
-    return Road(x, y, heading, np.rint(np.interp(columns, x, np.arange(len(x)))).astype(np.int32))
+    at = np.arange(x[0], x[-1], STEP_M)
+    return Road(x, y, heading, np.rint(np.interp(at, x, np.arange(len(x)))).astype(np.int32))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.data.synthetic.cast import SKY, Hits, Rays
+from geossl.data.synthetic.columns import columns, put_columns
 from geossl.data.synthetic.textures import Texture
 from geossl.data.synthetic.trajectory import LANE_M
 from geossl.data.synthetic.world import BEHIND_M, CELL_M, GRASS, GROUND_ROWS, KERB, ROAD, Scene
@@ -26,12 +27,12 @@ def shade(scene: Scene, rays: Rays, hits: Hits, pixel: float = 1.0) -> Array32:
     """(3, N) colours in [0, 1] of hits; `pixel` is the width of the area that each ray stands for, in pixels."""
     colours = np.empty((3, hits.depth.size), np.float32)
     sky = np.flatnonzero(hits.row == SKY)
-    colours[:, sky] = _sky(scene, rays.directions[:, sky])
+    put_columns(colours, sky, _sky(scene, columns(rays.directions, sky)))
     surface = np.flatnonzero(hits.row != SKY)
     faces = _used_faces(scene, rays, hits.row[surface])
     for start in range(0, surface.size, BLOCK):
         index = surface[start : start + BLOCK]
-        colours[:, index] = _surfaces(scene, rays, hits, faces, index, pixel)
+        put_columns(colours, index, _surfaces(scene, rays, hits, faces, index, pixel))
     return np.clip(colours, 0, 1)
 
 
@@ -68,9 +69,9 @@ def _surfaces(
 ) -> Array32:
     style, row = scene.street.style, hits.row[index]
     place = faces.place[row]
-    t, directions = hits.depth[index], rays.directions[:, index]
+    t, directions = hits.depth[index], columns(rays.directions, index)
     offset = directions * t  # from the camera to the point, world axes
-    normal = faces.normal[:, place]
+    normal = columns(faces.normal, place)
     _bend_normals(scene, rays, hits, index, offset, normal)
     # how the point moves on the surface when the pixel moves by one column or row
     across = _dot(normal, directions)
@@ -82,21 +83,23 @@ def _surfaces(
         steps.append(t * (step[:, None] - directions * along))
     uv, jacobian = np.empty((2, index.size), np.float32), np.empty((2, 2, index.size), np.float32)
     for i in range(2):
-        axis = faces.axes[i][:, place]
+        axis = columns(faces.axes[i], place)
         uv[i] = faces.origin[i][place] + _dot(axis, offset)
         jacobian[i, 0], jacobian[i, 1] = _dot(axis, steps[0]), _dot(axis, steps[1])
     ground = np.flatnonzero(row < GROUND_ROWS)
-    road = hits.road[:, index[ground]]
-    span = _road_steps(road, [step[:, ground] for step in steps])
+    road = columns(hits.road, index[ground])
+    span = _road_steps(road, [columns(step, ground) for step in steps])
     _follow_road(row[ground], road, span, uv, jacobian, ground, offset, rays)
     texel = scene.street.textures.sample(faces.texture[place], uv, jacobian)
-    colours = texel[:3] + texel[3] * faces.tint[:, place]
+    colours = texel[:3] + texel[3] * columns(faces.tint, place)
     lit = np.clip(_dot(style.to_sun.astype(np.float32), normal), 0, 1)
     sky_light = np.ones_like(lit)
     if ground.size:
-        position = offset[:, ground] + rays.origin.astype(np.float32)[:, None]
-        colours[:, ground] = _paint_ground(scene, row[ground], road, span, position, colours[:, ground])
-        sky_light[ground] = _under_cars(scene, rays, offset[:, ground])
+        on_ground = columns(offset, ground)
+        position = on_ground + rays.origin.astype(np.float32)[:, None]
+        painted = _paint_ground(scene, row[ground], road, span, position, columns(colours, ground))
+        put_columns(colours, ground, painted)
+        sky_light[ground] = _under_cars(scene, rays, on_ground)
         lit[ground] *= _sunlit(scene, road, span) * sky_light[ground]
     # walls see less of the sky than the ground, undersides least
     sky_light *= np.float32(0.86) + np.float32(0.14) * normal[2]
@@ -118,15 +121,15 @@ def _bend_normals(
     if leafy.size:
         crowns = table.crowns.T.astype(np.float32)
         crowns[9:] = (rays.origin[:, None] - table.crowns.T[9:]).astype(np.float32)
-        crown = crowns[:, table.place[solid[leafy]]]
-        point = offset[:, leafy] + crown[9:]
+        crown = columns(crowns, table.place[solid[leafy]])
+        point = columns(offset, leafy) + crown[9:]
         unit = [_dot(crown[3 * i : 3 * i + 3], point) for i in range(3)]
         bent = np.stack([crown[i] * unit[0] + crown[3 + i] * unit[1] + crown[6 + i] * unit[2] for i in range(3)])
-        normal[:, leafy] = bent / np.sqrt(_dot(bent, bent))
+        put_columns(normal, leafy, bent / np.sqrt(_dot(bent, bent)))
     kerb = np.flatnonzero(hits.row[index] == KERB)
-    _, d, heading = hits.road[:, index[kerb]]
+    _, d, heading = columns(hits.road, index[kerb])
     side = np.sign(d)
-    normal[:, kerb] = np.stack([side * np.sin(heading), -side * np.cos(heading), np.zeros_like(d)])
+    put_columns(normal, kerb, np.stack([side * np.sin(heading), -side * np.cos(heading), np.zeros_like(d)]))
 
 
 def _road_steps(place: Array32, steps: list[Array32]) -> Array32:
@@ -148,16 +151,16 @@ def _follow_road(
 ) -> None:
     """Lays paving stones, asphalt and kerbstones along the road instead of along the world's axes."""
     for kind, tile in ((ROAD, 8.0), (2, 5.12), (KERB, 5.0)):
-        which = row == kind
+        which = np.flatnonzero(row == kind)
         at = ground[which]
         scale = np.float32(1 / tile)
         uv[0, at] = place[0, which] * scale
-        jacobian[0, :, at] = (span[0][:, which] * scale).T
+        put_columns(jacobian[0], at, columns(span[0], which) * scale)
         if kind == KERB:
             uv[1, at] = (offset[2, at] + np.float32(rays.origin[2])) * scale
         else:
             uv[1, at] = place[1, which] * scale
-            jacobian[1, :, at] = (span[1][:, which] * scale).T
+            put_columns(jacobian[1], at, columns(span[1], which) * scale)
 
 
 def _covered(x: Array32, low: Array32 | float, high: Array32 | float, width: Array32) -> Array32:
@@ -172,7 +175,9 @@ def _covered_periodic(x: Array32, length: float, period: float, width: Array32) 
         whole = np.floor(at * np.float32(1 / period))
         return whole * np.float32(length) + np.minimum(at - whole * np.float32(period), np.float32(length))
 
-    return (integral(x + width / 2) - integral(x - width / 2)) / width
+    half = width * np.float32(0.5)
+    covered: Array32 = (integral(x + half) - integral(x - half)) / width
+    return covered
 
 
 def _paint_ground(
@@ -184,11 +189,11 @@ def _paint_ground(
     # every filter is a box around the point, as wide as the pixel's footprint along s and d
     ws = np.abs(span[0]).sum(0) + np.float32(0.01)
     wd = np.abs(span[1]).sum(0) + np.float32(0.01)
-    stain = street.textures.sample(
-        np.full(s.size, int(Texture.CLOUDS), np.int32),
-        np.stack([position[0] / 47 + 0.3, position[1] / 47]).astype(np.float32),
-        np.stack([np.stack([ws, np.zeros_like(ws)]), np.stack([np.zeros_like(ws), wd])]) / np.float32(47),
-    )[3]
+    coarse = np.float32(1 / 47)
+    wide = np.zeros((2, 2, s.size), np.float32)
+    wide[0, 0] = wide[1, 1] = np.maximum(ws, wd) * coarse
+    at = position[:2] * coarse + np.float32(0.3)
+    stain = street.textures.sample(np.full(s.size, int(Texture.CLOUDS), np.int32), at, wide)[3]
     gain = 0.7 + 0.6 * stain
     kerb = style.kerb_m
     edge = np.abs(d)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from geossl.data.synthetic.columns import columns
+
 Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
 
@@ -114,7 +116,7 @@ def intersect(solid: Solid, origin: Array, directions: Array32) -> tuple[Array32
         face[t > entry] = i
         np.maximum(entry, t, out=entry)
     hit = np.flatnonzero((entry > 0) & np.isfinite(entry))
-    inside, entered = directions[:, hit], entry[hit]
+    inside, entered = columns(directions, hit), entry[hit]
     stays = np.ones(hit.size, bool)
     for i in np.flatnonzero(distance >= 0):
         stays &= _dot(normal[i], inside) * entered < np.float32(distance[i])
@@ -125,6 +127,12 @@ def intersect(solid: Solid, origin: Array, directions: Array32) -> tuple[Array32
 
 def _dot(a: Array32, b: Array32) -> Array32:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _longest(q: Array32) -> NDArray[np.int32]:
+    """(N,) which of the three components is largest in size."""
+    x, y, z = np.abs(q)
+    return np.where((x >= y) & (x >= z), 0, np.where(y >= z, 1, 2)).astype(np.int32)
 
 
 def _intersect_ellipsoid(solid: Solid, origin: Array, directions: Array32) -> tuple[Array32, NDArray[np.int32]]:
@@ -139,12 +147,12 @@ def _intersect_ellipsoid(solid: Solid, origin: Array, directions: Array32) -> tu
     root = np.sqrt(discriminant[index])
     for sign in (-1, 1):  # the back of the crown shows through the gaps of its front
         distance = (sign * root - b[index]) / a[index]
-        q = start[:, None] + d[:, index] * distance
+        q = start[:, None] + columns(d, index) * distance
         leaf = distance > 0
         if solid.leaves is not None:
             leaf &= leaf_density(solid.leaves, q) > LEAF_THRESHOLD
         at = index[leaf]
-        t[at], face[at] = distance[leaf], np.abs(q[:, leaf]).argmax(0)
+        t[at], face[at] = distance[leaf], _longest(columns(q, np.flatnonzero(leaf)))
         index, root = index[~leaf], root[~leaf]
     return t, face
 
@@ -228,7 +236,7 @@ class SolidTable:
         kind, place = self.kind[solid], self.place[solid]
         for count in np.unique(kind):
             at = np.flatnonzero(kind == count)
-            d = directions[:, at]
+            d = columns(directions, at)
             if count == 0:
                 t[at], face[at] = self._crowns(place[at], origin, d)
             else:
@@ -246,7 +254,7 @@ class SolidTable:
         for i in range(len(distances)):
             distance = distances[i][place]
             at = np.flatnonzero(distance < 0)
-            along = _dot(normals[i][:, place[at]], d[:, at])
+            along = _dot(columns(normals[i], place[at]), columns(d, at))
             with np.errstate(divide="ignore"):
                 t = np.where(along < 0, distance[at] / along, np.float32(np.inf))
             later = t > entry[at]
@@ -254,7 +262,7 @@ class SolidTable:
         hit = np.flatnonzero((entry > 0) & np.isfinite(entry))
         for i in range(len(distances)):
             distance = distances[i][place[hit]]
-            inside = (distance < 0) | (_dot(normals[i][:, place[hit]], d[:, hit]) * entry[hit] < distance)
+            inside = (distance < 0) | (_dot(columns(normals[i], place[hit]), columns(d, hit)) * entry[hit] < distance)
             hit = hit[inside]
         t = np.full(place.size, np.inf, np.float32)
         t[hit] = entry[hit]
@@ -264,8 +272,8 @@ class SolidTable:
         form = self.crowns[:, :9].reshape(-1, 3, 3)
         starts = np.einsum("nij,nj->in", form, origin - self.crowns[:, 9:]).astype(np.float32)
         rows = np.ascontiguousarray(form.transpose(1, 2, 0).astype(np.float32))
-        start = starts[:, place]
-        d = np.stack([_dot(row[:, place], d) for row in rows])
+        start = columns(starts, place)
+        d = np.stack([_dot(columns(row, place), d) for row in rows])
         a, b = _dot(d, d), _dot(start, d)
         discriminant = b * b - a * (_dot(start, start) - 1)
         t = np.full(a.shape, np.inf, np.float32)
@@ -274,10 +282,10 @@ class SolidTable:
         root = np.sqrt(discriminant[index])
         for sign in (-1, 1):
             distance = (sign * root - b[index]) / a[index]
-            q = start[:, index] + d[:, index] * distance
-            leaf = (distance > 0) & (leaf_density(self.leaves[:, :, place[index]], q) > LEAF_THRESHOLD)
+            q = columns(start, index) + columns(d, index) * distance
+            leaf = (distance > 0) & (leaf_density(np.take(self.leaves, place[index], axis=2), q) > LEAF_THRESHOLD)
             at = index[leaf]
-            t[at], face[at] = distance[leaf], np.abs(q[:, leaf]).argmax(0)
+            t[at], face[at] = distance[leaf], _longest(columns(q, np.flatnonzero(leaf)))
             index, root = index[~leaf], root[~leaf]
         return t, face
 

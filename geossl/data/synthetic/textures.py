@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from geossl.data.synthetic.columns import columns
+
 Array = NDArray[np.float32]
 
 TILE = 512
@@ -76,8 +78,8 @@ class TextureSet:
                 at = index[block : block + BLOCK]
                 side = major[at]
                 level = np.log2(np.maximum(TILE * np.maximum(minor[at], side / taps), np.float32(1)))
-                step = axis[:, at] * (side / np.float32(taps))
-                first = uv[:, at] - step * np.float32(0.5 * (taps - 1))
+                step = columns(axis, at) * (side / np.float32(taps))
+                first = columns(uv, at) - step * np.float32(0.5 * (taps - 1))
                 level = np.minimum(level, np.float32(LEVELS - 1))
                 result[at] = self._average(texture[at], first, step, taps, level)
         return np.ascontiguousarray(result.T)
@@ -158,12 +160,12 @@ def _strip(tile: Array) -> NDArray[np.uint16]:
     """(STRIP, 3/2 TILE + 4, 4) a tile's pyramid; see `TextureSet`."""
     strip = np.zeros((STRIP, TILE + TILE // 2 + 4, 4), np.uint16)
     for level in range(LEVELS):
-        texels = np.rint(np.clip(tile, 0, 1) * 65535).astype(np.uint16)
-        texels = np.pad(texels, ((0, 2), (0, 2), (0, 0)), "wrap")
+        texels = cv2.copyMakeBorder(np.clip(tile, 0, 1), 0, 2, 0, 2, cv2.BORDER_WRAP)
         top, left = int(_TOPS[level]), int(_LEFTS[level])
-        strip[top : top + len(texels), left : left + len(texels)] = texels
+        strip[top : top + len(texels), left : left + len(texels)] = np.rint(texels * 65535)
         if level < LEVELS - 1:
-            tile = tile.reshape(len(tile) // 2, 2, len(tile) // 2, 2, 4).mean((1, 3))
+            half = (len(tile) // 2, len(tile) // 2)
+            tile = np.asarray(cv2.resize(tile, half, interpolation=cv2.INTER_AREA), np.float32)  # means of 2 x 2
     return strip
 
 
@@ -222,6 +224,11 @@ def _put(tile: Array, x: float, y: float, w: float, h: float, colour: Array | fl
     tile[rows, columns, 3] = paint
 
 
+def _near_grey(rng: np.random.Generator, low: float, high: float) -> Array:
+    """(3,) a brightness in the range, moderately coloured."""
+    return np.clip(rng.uniform(low, high) + rng.uniform(-0.15, 0.15, 3), 0, 1).astype(np.float32)
+
+
 def _window(rng: np.random.Generator, tile: Array, x: float, y: float, w: float, h: float) -> None:
     frame = float(rng.uniform(0.35, 0.85))
     _put(tile, x - 4, y - 4, w + 8, h + 8, 0.0, float(rng.uniform(0.3, 0.9)))
@@ -237,7 +244,8 @@ def _window(rng: np.random.Generator, tile: Array, x: float, y: float, w: float,
         tile[rows, columns, :3] = glass * sheen
         tile[rows, columns, 3] = 0
     if rng.random() < 0.35:  # a curtain or blind
-        _put(tile, x + 3, y + 3, w - 6, float(rng.uniform(0.2, 0.7)) * h, rng.uniform(0.3, 0.7, 3).astype("f4"), 0.0)
+        cloth = _near_grey(rng, 0.3, 0.7)
+        _put(tile, x + 3, y + 3, w - 6, float(rng.uniform(0.2, 0.7)) * h, cloth, 0.0)
 
 
 def _facade(rng: np.random.Generator, columns: int, wall: Array) -> Array:
@@ -278,9 +286,10 @@ def _shops(rng: np.random.Generator) -> Array:
             _window(rng, tile, x, top + 56, width, 86)
             for _ in range(14):  # wares and posters
                 bx, by = x + rng.uniform(4, width - 16), top + rng.uniform(60, 130)
-                _put(tile, bx, by, rng.uniform(5, 16), rng.uniform(5, 14), rng.uniform(0.1, 0.8, 3).astype("f4"), 0.0)
+                colour = _near_grey(rng, 0.1, 0.7)
+                _put(tile, bx, by, rng.uniform(5, 16), rng.uniform(5, 14), colour, 0.0)
         if rng.random() < 0.7:  # a sign
-            colour = rng.uniform(0.1, 0.9, 3).astype(np.float32)
+            colour = _near_grey(rng, 0.2, 0.7)
             _put(tile, x, top + 18, 112, 28, colour, 0.0)
             for letter in range(int(rng.integers(4, 9))):
                 _put(tile, x + 8 + letter * 12, top + 25, rng.uniform(4, 9), 14, 1 - colour, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,9 @@ class Street:
 
     def at(self, frame: int) -> Scene:
         """The scene at a frame; frames -MARGIN to frames + MARGIN - 1 exist."""
+        return _scene(self, frame)
+
+    def _build(self, frame: int) -> Scene:
         count = len(self.parked)
         poses = [self.T_world_car(count + 1 + i, frame) for i in range(len(self.moving))]
         cars = [solid.moved(T) for solids, T in zip(self.moving, poses, strict=True) for solid in solids]
@@ -172,6 +175,11 @@ class Street:
         }
 
 
+@lru_cache(maxsize=4)
+def _scene(street: Street, frame: int) -> Scene:
+    return street._build(frame)
+
+
 def make_street(options: StreetOptions, sequence: int) -> Street:
     """Builds the world of one drive; the same for the same options and number."""
 
@@ -198,8 +206,8 @@ def make_street(options: StreetOptions, sequence: int) -> Street:
     overcast = rng.random() < 0.3
     elevation, around = np.radians(rng.uniform(28, 60)), rng.uniform(0, 2 * np.pi)
     warm = rng.uniform(-0.06, 0.08)
-    sun = (0.35 if overcast else 0.85) * np.array([1 + warm, 1.0, 1 - warm])
-    ambient = (0.85 if overcast else 0.52) * np.array([0.96, 1.0, 1.06])
+    sun = (0.4 if overcast else 0.98) * np.array([1 + warm, 1.0, 1 - warm])
+    ambient = (0.95 if overcast else 0.6) * np.array([0.96, 1.0, 1.06])
     crossings = np.cumsum(rng.uniform(45, 130, max(1, int(road.length_m / 60) + 4))) - 30
     dash = ((3.0, 9.0), (4.0, 8.0), (6.0, 12.0))[rng.integers(3)]
     style = Style(
@@ -251,8 +259,7 @@ class _Builder:
         while s < end:
             length = float(rng.uniform(25, 60))
             kind = rng.choice(3, p=weights)
-            (self._town, self._gardens, self._park)[kind](s, min(s + length, end), side)
-            s += length
+            s = (self._town, self._gardens, self._park)[kind](s, min(s + length, end), side)
         self._parked_cars(side)
         self._furniture(side)
         for s in np.arange(-BEHIND_M, end, 24):  # what shows through the gaps
@@ -270,8 +277,8 @@ class _Builder:
         self.shade_front[row, self._cells(s0, s1)] = front
         self.shade_height[row, self._cells(s0, s1)] = height
 
-    def _town(self, s: float, end: float, side: float) -> None:
-        """Houses in a closed row at the pavement's edge."""
+    def _town(self, s: float, end: float, side: float) -> float:
+        """Houses in a closed row at the pavement's edge; returns where the last one ends."""
         rng = self.rng
         front = self.kerb + self.pavement
         self.paved[0 if side > 0 else 1, self._cells(s, end)] = front + 6
@@ -283,8 +290,9 @@ class _Builder:
             s += width
             if rng.random() < 0.2:
                 s += float(rng.uniform(2, 5))
+        return s
 
-    def _gardens(self, s: float, end: float, side: float) -> None:
+    def _gardens(self, s: float, end: float, side: float) -> float:
         """Houses behind hedges or walls."""
         rng = self.rng
         front = self.kerb + self.pavement
@@ -303,8 +311,9 @@ class _Builder:
                 tree = models.tree(rng, float(rng.uniform(4.5, 8)), self.leaf)
                 self.put(tree, where, side, front + rng.uniform(2, 3.5))
             s += width + float(rng.uniform(2.5, 6))
+        return s
 
-    def _park(self, s: float, end: float, side: float) -> None:
+    def _park(self, s: float, end: float, side: float) -> float:
         """Grass, bushes and trees."""
         rng = self.rng
         front = self.kerb + self.pavement
@@ -318,6 +327,7 @@ class _Builder:
                 bush = models.bush(rng, float(rng.uniform(0.5, 1.2)), self.leaf)
                 self.put(bush, s + 2, side, front + rng.uniform(1.8, 4))
             s += float(rng.uniform(5, 9))
+        return s
 
     def _parked_cars(self, side: float) -> None:
         rng, end = self.rng, self.road.length_m + AHEAD_M - 120

@@ -180,7 +180,7 @@ def _street(options: StreetOptions, sequence: int) -> Street:
     return make_street(options, sequence)
 
 
-@lru_cache(maxsize=5)
+@lru_cache(maxsize=8)
 def _hits(street: Street, frame: int, camera: int) -> Hits:
     return survey(street, frame, camera)
 
