@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,31 @@ C2 = 0.03**2
 def l1_map(a: Tensor, b: Tensor) -> Tensor:
     """(B, C, H, W) twice -> (B, 1, H, W) mean absolute difference over channels."""
     return (a - b).abs().mean(1, keepdim=True)
+
+
+def box_mean(x: Tensor) -> Tensor:
+    """(..., H, W) -> (..., H-2, W-2) mean over every 3x3 window.
+
+    The same as `F.avg_pool2d(x, 3, stride=1)`, which on CPUs takes 3 to 10 times as long.
+    """
+    return _BoxMean.apply(x)  # type: ignore[no-any-return]
+
+
+class _BoxMean(torch.autograd.Function):
+    """Sums of three shifted copies along each axis; the gradient is the same box over the zero-padded gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _BoxMean.sums(x).mul_(1 / 9)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _BoxMean.sums(F.pad(grad, (2, 2, 2, 2))).mul_(1 / 9)
+
+    @staticmethod
+    def sums(x: Tensor) -> Tensor:
+        rows = (x[..., :-2] + x[..., 1:-1]).add_(x[..., 2:])
+        return (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :])
 
 
 @float32_island
@@ -36,7 +61,7 @@ def ssim_map(a: Tensor, b: Tensor, border: Literal["reflect", "valid"] = "reflec
     if border == "reflect":
         a, b = F.pad(a, (1, 1, 1, 1), "reflect"), F.pad(b, (1, 1, 1, 1), "reflect")
     # One pooling call for all five moments: each is a mean over the window.
-    moments = F.avg_pool2d(torch.cat([a, b, a * a, b * b, a * b], dim=1), 3, stride=1)
+    moments = box_mean(torch.cat([a, b, a * a, b * b, a * b], dim=1))
     mean_a, mean_b, square_a, square_b, product = moments.chunk(5, dim=1)
     mean_ab, mean_aa, mean_bb = mean_a * mean_b, mean_a * mean_a, mean_b * mean_b
     numerator = (2 * mean_ab + C1) * (2 * (product - mean_ab) + C2)

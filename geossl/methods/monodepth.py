@@ -41,8 +41,8 @@ class MonodepthOptions(Strict):
     sampling: Literal["naive", "no_lr", "lr"] = Field("lr", description="Figure 2 of the paper.")
     network: str = Field(
         "monodepth_resnet50",
-        description="monodepth_resnet50 or monodepth_vgg as released, or an encoder (resnet18, compact, timm:NAME, ...) with "
-        "Monodepth2's decoder.",
+        description="monodepth_resnet50 or monodepth_vgg as released, or an encoder "
+        "(resnet18, compact, timm:NAME, ...) with Monodepth2's decoder.",
     )
     encoder_weights: str | None = Field(None, description="imagenet, a file, or null for random; for encoders.")
     decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)

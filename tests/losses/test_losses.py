@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from geossl.losses.consistency import left_right_consistency
-from geossl.losses.photometric import l1_map, photometric_map, ssim_map
+from geossl.losses.photometric import box_mean, l1_map, photometric_map, ssim_map
 from geossl.losses.reduction import masked_mean
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of, second_order_smoothness
 
@@ -22,6 +22,13 @@ def ssim_by_loops(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             s /= (p.mean() ** 2 + q.mean() ** 2 + 0.01**2) * (p.var() + q.var() + 0.03**2)
             out[y, x] = np.clip((1 - s) / 2, 0, 1)
     return out
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 8)])
+def test_box_mean_equals_avg_pool_and_its_gradient(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    assert torch.allclose(box_mean(x), torch.nn.functional.avg_pool2d(x, 3, stride=1))
+    assert torch.autograd.gradcheck(box_mean, x)
 
 
 def test_ssim_map_equals_the_definition() -> None:
