@@ -128,13 +128,15 @@ def train(
                     save_checkpoint(path, method, optimizer, experiment, vars(state) | moving)
 
             log.say(opening(run, experiment, world, method, state, total))
+            if slow := slow_precision(options.precision, world.device):
+                log.warn(slow)
             stream, stopping = iter(loader), False
             meter.clock.restart()
             while state.step < total and not stopping:
                 step, epoch = state.step, state.step // loader.steps_per_epoch
                 with meter.clock.waiting():
                     batch = next(stream)
-                state.facts = state.facts or data_facts(batch)
+                state.facts = data_facts(batch, state.facts)
                 torch.manual_seed(step_seed(options.seed, step, world.rank))  # so no random state need be saved
                 batch = augment(batch.to(world.device), experiment.data.augment, options.seed, epoch)
                 batch = arrange(batch, options.channels_last)
@@ -282,11 +284,29 @@ def sound(loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler) -> 
     return loss_ok and (gradient_ok or overflow)
 
 
-def data_facts(batch: Batch) -> dict[str, Any]:
-    """What a model's user should know of the data it learned from: image size and (first sample's) calibration."""
+def slow_precision(precision: str, device: torch.device) -> str:
+    """A warning where the processor lacks the instructions for a precision, else nothing."""
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    needed = {"fp32": (), "bf16": ("avx512_f", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}[precision]
+    if has.get("architecture") != "x86_64" or not needed or any(has.get(name) for name in needed):
+        return ""
+    return f"this processor has no {precision} arithmetic and emulates it, often 10 times slower: set precision=fp32"
+
+
+def data_facts(batch: Batch, known: dict[str, Any]) -> dict[str, Any]:
+    """What a model's user should know of the data it learned from: image size and the first sample's calibration.
+
+    Args:
+        batch: As loaded.
+        known: The facts found so far; only a missing baseline is still looked for.
+    """
+    stereo = batch.T_stereo_target
+    if known:
+        if known["baseline_m"] is not None or stereo is None:
+            return known
+        return known | {"baseline_m": float(stereo[0, :3, 3].norm())}
     height, width = batch.target.height, batch.target.width
     K = batch.target.K[0].double()
-    stereo = batch.T_stereo_target
     return {
         "height": height,
         "width": width,

@@ -18,6 +18,7 @@ from engine_tiny import (
     last,
     metrics,
     sample,
+    street,
     tiny_experiment,
     train_tiny,
 )
@@ -26,7 +27,7 @@ from geossl.config import ConfigError, load_experiment
 from geossl.engine.checkpoint import CheckpointError
 from geossl.engine.distributed import World
 from geossl.engine.nonfinite import NonFiniteError, load_batch, save_batch
-from geossl.engine.train import arrange, due
+from geossl.engine.train import arrange, data_facts, due, slow_precision
 from geossl.types import Batch, collate
 
 
@@ -165,6 +166,25 @@ def test_saved_batch_reads_back_whole(tmp_path: Path) -> None:
     for a, b in zip(back.frames, batch.frames, strict=True):
         assert torch.equal(a.image, b.image) and torch.equal(a.K, b.K)
     assert back.target.image.shape == (2, 3, HEIGHT, WIDTH)
+
+
+def test_data_facts_take_the_baseline_from_the_first_batch_that_has_one() -> None:
+    mono, stereo = sample(0), street(0)
+    facts = data_facts(mono, {})
+    assert facts["baseline_m"] is None
+    both = data_facts(stereo, facts)
+    assert both == facts | {"baseline_m": pytest.approx(0.54)}
+    assert data_facts(mono, both) == both
+
+
+def test_slow_precision_warns_of_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {"architecture": "x86_64", "avx512_f": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old)
+    assert "no bf16 arithmetic" in slow_precision("bf16", torch.device("cpu"))
+    assert slow_precision("fp32", torch.device("cpu")) == ""
+    assert slow_precision("bf16", torch.device("cuda")) == ""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old | {"avx512_f": True})
+    assert slow_precision("bf16", torch.device("cpu")) == ""
 
 
 def test_due_is_every_so_many_steps_and_at_the_end() -> None:

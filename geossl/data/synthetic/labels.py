@@ -189,8 +189,8 @@ def visible_in(
 ) -> Bools:
     """Where another camera sees the surface points of this one: inside its image and nothing before.
 
-    A point is seen for certain where the four pixels around its projection show its own face, and hidden where they
-    show another one before it; the rest is decided by a ray to the point itself.
+    A point is seen where each of the four pixels around its projection shows its own face or something behind it,
+    and hidden where all show one other face before it; the rest is decided by a ray to the point itself.
 
     Args:
         scene: At the other camera's time.
@@ -212,16 +212,19 @@ def visible_in(
     if row.size == 0:
         return inside
     corner = np.clip(v.astype(np.int64), 0, h - 2) * w + np.clip(u.astype(np.int64), 0, w - 2)
-    around = [corner, corner + 1, corner + w, corner + w + 1]
-    there = hits.row[corner]
-    alike = (hits.row[around[1]] == there) & (hits.row[around[2]] == there) & (hits.row[around[3]] == there)
-    flat = np.ones(len(scene.faces), bool)  # faces of crowns have gaps
-    for first in scene.first_face[scene.table.kind == 0]:
-        flat[first : first + 3] = False
-    alike &= (there != SKY) & flat[there]
     limit = (z * 0.998 - 0.01).astype(np.float32)
-    seen = alike & (there == row)
-    hidden = alike & (there != row) & (np.max([hits.depth[a] for a in around], axis=0) < limit)
+    crown = np.zeros(len(scene.faces), bool)
+    for first in scene.first_face[scene.table.kind == 0]:
+        crown[first : first + 3] = True
+    # a crown is not flat, and has gaps
+    leafy, near = crown[row], np.where(crown[row], limit - np.float32(0.2), limit)
+    there = hits.row[corner]
+    seen, hidden = np.ones(row.size, bool), (there != row) & (there != SKY) & ~crown[there]
+    for pixel in (corner, corner + 1, corner + w, corner + w + 1):
+        shown, depth = hits.row.take(pixel), hits.depth.take(pixel)
+        same = shown == row
+        seen &= (same & ~leafy) | (depth >= limit) | (same & (depth >= near))
+        hidden &= (shown == there) & (depth < limit)
     unclear = np.flatnonzero(~(seen | hidden))
     if unclear.size:
         rays = pixel_rays(K, T_world_camera, np.stack([u[unclear], v[unclear]]).astype(np.float32))

@@ -1,6 +1,7 @@
 """Writes streets as KITTI raw drives, with label files beside the sensors' data.
 
     OUT/street.json                          the options
+    OUT/README.txt                           what the label files hold
     OUT/2000_01_01/calib_*.txt
     OUT/2000_01_01/2000_01_01_drive_0001_sync/
         image_02/data/0000000000.png         left image, image_03 the right one
@@ -48,6 +49,16 @@ VERSION = 1  # of the world's rules: other rules make other data from equal opti
 
 Progress = Callable[[int, int], None]
 
+README = """A synthetic street, written by `geossl synth` with the options in street.json, in the layout of KITTI raw.
+
+<date>/<drive>/labels/<frame>.npz holds the exact labels of image_02: depth (H, W) float32 metres along the camera's
+axis, 0 for the sky; objects (H, W) uint16, 0 for the background, else the car's number; visible (H, W) uint8, bit 1:
+seen in the next frame, 2: in the frame before, 4: in image_03; K, T_right_left, T_next_camera, T_previous_camera,
+T_world_camera; cars, car_moves, T_next_cars, T_previous_cars. T_b_a maps points of frame a to frame b, in metres.
+Disparity, flow and scene flow follow: geossl.data.synthetic.read_labels(path).flow, .disparity_px, .disparity_px_next,
+.scene_flow, .flow_valid_occ, .flow_valid_noc. labels/poses.txt is the path of image_02 (KITTI trajectory).
+"""
+
 
 def drive_name(sequence: int) -> str:
     """Folder of a drive; the first sequence, 0, is drive 1."""
@@ -76,6 +87,7 @@ def write_street(
     done = len(frames) - len(missing)
     if progress:
         progress(done, len(frames))
+    write_text_atomic(out / "README.txt", README)
     for name, text in calibration_texts(options).items():
         write_text_atomic(out / DATE / name, text)
     processes = processes or _processors()
@@ -103,7 +115,7 @@ def write_frame(out: str | Path, options: StreetOptions, sequence: int, frame: i
     )
     for folder, view, camera in (("image_02", left, LEFT), ("image_03", right, RIGHT)):
         pixels = sensor_image(view.image, options, sequence, frame, camera)
-        ok, png = cv2.imencode(".png", pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 2])
+        ok, png = cv2.imencode(".png", pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not ok:
             raise OSError(f"{drive / folder}: OpenCV could not encode frame {frame} as PNG.")
         write_bytes_atomic(drive / folder / "data" / f"{name}.png", png.tobytes())
