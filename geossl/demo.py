@@ -52,8 +52,8 @@ from geossl.visualize import (
 )
 
 CONFIG = "demo"
-TRAINING_STREET = StreetOptions(sequences=6, frames=40, width=320, height=96, seed=0)
-HELD_OUT_STREET = StreetOptions(sequences=1, frames=60, width=320, height=96, seed=1000)
+TRAINING_STREET = StreetOptions(sequences=6, frames=32, width=320, height=96, seed=0)
+HELD_OUT_STREET = StreetOptions(sequences=1, frames=48, width=320, height=96, seed=1000)
 PICTURES = 3
 DEPTH_RANGE_M = (3.0, 80.0)  # of the colours
 

@@ -65,7 +65,7 @@ MONODEPTH = Study(
 MONODEPTH2 = Study(
     base={
         "method": "monodepth2",
-        "model": {**SMALL, "encoder": "compact", "pose": "posecnn", "supervision": "M"},
+        "model": {**SMALL, "encoder": "compact", "pose": "posecnn", "supervision": "M", "num_scales": 3},
         "data": {"source_offsets": [-1, 1]},
         "train": {**TRAIN, "steps": 600},
     },
@@ -127,7 +127,9 @@ def run_variant(out: Path, study: str, variant: str, seed: int) -> dict[str, flo
         "train": {"seed": seed},
     }
     values = merge(merge(STUDIES[study].base, common), STUDIES[study].variants[variant])
-    train(parse_experiment(values, where=f"{study}, {variant}"), run)
+    result = train(parse_experiment(values, where=f"{study}, {variant}"), run)
+    if result.stopped:
+        raise SystemExit(result.exit_code)
     scores = score(run, out / "held_out", HELD_OUT)
     write_text_atomic(kept, json.dumps(scores, indent=1) + "\n")
     return scores

@@ -67,7 +67,9 @@ def main() -> None:
     data, out = arguments.data, arguments.out
 
     start = time.perf_counter()
-    train(sample_experiment(arguments.config, data, arguments.overrides), out / "run")
+    result = train(sample_experiment(arguments.config, data, arguments.overrides), out / "run")
+    if result.stopped:
+        raise SystemExit(result.exit_code)
     seconds = time.perf_counter() - start
 
     rows, blocks = [], []
