@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import glob as globbing
 import re
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"})
+GAPS_NAMED = 3  # clips with gaps that a warning names
 Item = TypeVar("Item")
 
 
@@ -166,6 +169,29 @@ def _from_views(samples: Sequence[Sample]) -> list[InputImage]:
 def natural_order(text: str) -> list[tuple[int, int | str]]:
     """A key that sorts frame2 before frame10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def gaps_of(frames: Sequence[InputImage]) -> list[tuple[int, int]]:
+    """The numbers (this, next) of a clip's successive frames that are not neighbours."""
+    numbers = [image.frame for image in frames]
+    return [(this, after) for this, after in pairwise(numbers) if after != this + 1]
+
+
+def warn_of_gaps(gaps: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+    """One warning for all clips, naming the first ones' widest gap."""
+    if not gaps:
+        return
+    named = []
+    for clip, jumps in list(gaps.items())[:GAPS_NAMED]:
+        this, after = max(jumps, key=lambda jump: abs(jump[1] - jump[0]))
+        most = f", the widest of {len(jumps)} gaps" if len(jumps) > 1 else ""
+        named.append(f"{clip} (frame {this} to {after}{most})")
+    more = f" and {len(gaps) - GAPS_NAMED} more clips" if len(gaps) > GAPS_NAMED else ""
+    warnings.warn(
+        f"frame numbers jump in {', '.join(named)}{more}; these frames are chained as neighbours, so the path across "
+        "a gap is likely too short. Give all frames of a clip for a trajectory that can be trusted.",
+        stacklevel=3,
+    )
 
 
 def read_ahead(

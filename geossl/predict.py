@@ -39,7 +39,7 @@ from geossl.formats.safe_paths import inside
 from geossl.formats.trajectory import write_kitti_trajectory, write_tum_trajectory
 from geossl.geometry.camera import backproject
 from geossl.geometry.transforms import flip_K, resize_image, resize_K, upsample
-from geossl.inputs import InputImage, grouped, open_source, read_ahead
+from geossl.inputs import InputImage, gaps_of, grouped, open_source, read_ahead, warn_of_gaps
 from geossl.prediction_folder import begin, common_meta, my_share
 from geossl.types import MissingInput, PredictsDepth, PredictsMotion
 from geossl.visualize import colorize_depth
@@ -232,6 +232,11 @@ def predict_pose(
     with the first frame as the world, chained from the motions between neighbouring frames:
     `T_world_next = T_world_this @ inv(T_next_this)`, where `T_next_this = predict_motion(this, next)`.
 
+    Where a clip's frames are listed and their numbers jump (a split's list, missing files), its trajectory is still
+    one file, so that it can be scored as the clip's: neighbours in the list are chained, whatever lies between them.
+    The files then carry the frames' numbers, meta.json lists the `gaps`, and one warning names them, because a network
+    that has learnt one step underestimates a longer one. Folders and videos are counted as they come, without gaps.
+
     Args:
         save: Kinds of files, of `POSE_OUTPUTS`.
         rate_hz: Frames a second, for TUM's times; without it a frame's number is its time.
@@ -260,10 +265,14 @@ def predict_pose(
         **common_meta("pose", loaded, command),
         "poses": "T_world_camera (x right, y down, z forward), the first frame is the identity",
         "times": "frame number" if rate_hz is None else f"frame number / {rate_hz:g} s",
-        "files": {clip: {"source": frames[0].origin, "frames": len(frames)} for clip, frames in clips.items()},
+        "files": {
+            clip: {"source": frames[0].origin, "frames": len(frames), "gaps": gaps_of(frames)}
+            for clip, frames in clips.items()
+        },
     }
     begin(out, meta, [path for clip in mine for path in outputs(clip).values()], overwrite)
     todo = [clip for clip in mine if not all(path.is_file() for path in outputs(clip).values())]
+    warn_of_gaps({clip: gaps for clip in todo if (gaps := gaps_of(clips[clip]))})
     total, done = sum(len(clips[clip]) - 1 for clip in todo), 0
     _report(progress, done, total)
     for clip in todo:

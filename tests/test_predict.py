@@ -375,10 +375,42 @@ def test_every_clip_has_its_trajectory(model: Path, tmp_path: Path) -> None:
 def test_frames_with_gaps_are_numbered(model: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    images = [replace(image, frame=10 + 2 * image.frame) for image in open_source(str(pictures(tmp_path / "in", 3)))]
-    predict_pose(model, images, tmp_path / "out")
-    frames, _ = read_indexed_kitti_trajectory(tmp_path / "out" / "in.kitti.txt")
-    assert frames.tolist() == [10, 12, 14]
+    numbers = (10, 12, 13, 40)
+    images = [
+        replace(image, frame=number)
+        for image, number in zip(open_source(str(pictures(tmp_path / "in", 4))), numbers, strict=True)
+    ]
+    with pytest.warns(UserWarning, match=r"jump in in \(frame 13 to 40, the widest of 2 gaps\); .* chained") as caught:
+        predict_pose(model, images, tmp_path / "out")
+    assert len(caught) == 1
+    frames, poses = read_indexed_kitti_trajectory(tmp_path / "out" / "in.kitti.txt")
+    assert frames.tolist() == [10, 12, 13, 40]
+    np.testing.assert_allclose(poses, true_poses(4), atol=2e-5)  # as if they were neighbours
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["files"]["in"]["gaps"] == [[10, 12], [13, 40]]
+
+
+def test_one_warning_names_the_gaps_of_all_clips(model: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    for clip in ("a", "b", "c", "d", "whole"):
+        pictures(tmp_path / "in" / clip, 3)
+    images = [
+        image if image.clip == "whole" else replace(image, frame=image.frame * 5)
+        for image in open_source(str(tmp_path / "in"))
+    ]
+    with pytest.warns(UserWarning, match=r"a \(frame 0 to 5.*b \(.*c \(.*\) and 1 more clips;") as caught:
+        predict_pose(model, images, tmp_path / "out")
+    assert len(caught) == 1
+    assert predict_pose(model, images, tmp_path / "out").kept == 5  # nothing computed, nothing to warn of
+
+
+def test_frames_from_any_number_on_have_no_gap(model: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    images = [replace(image, frame=7 + image.frame) for image in open_source(str(pictures(tmp_path / "in", 3)))]
+    predict_pose(model, images, tmp_path / "out")  # a warning would be an error
+    assert read_indexed_kitti_trajectory(tmp_path / "out" / "in.kitti.txt")[0].tolist() == [7, 8, 9]
 
 
 def test_chain_keeps_rotations_orthonormal() -> None:

@@ -1,4 +1,4 @@
-"""`geossl check`: what a data set holds, and every file that cannot be used."""
+"""`geossl check`: what a data set holds, every file that cannot be used, and what training shares with validation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from geossl.config import SOURCE_KINDS, AnySource, Data, load_experiment, parse_source
 from geossl.data.build import build_samples
 from geossl.data.check import check
+from geossl.data.leaks import leaks
 from geossl.data.samples import Sample
 
 
@@ -24,26 +25,39 @@ def check_data(
         progress: Called with (done, total) images of each source.
 
     Returns:
-        For each source: counts, sizes, cameras, labels, and `problems`, a line for each unusable file.
+        For each source: counts, sizes, cameras, labels, and `problems`, a line for each unusable file; for a config's
+        validation sources also `leaks`, what its training sources share with them. Leaks are no problem in themselves:
+        the Eigen-Zhou split, say, validates on neighbours of training frames.
 
     Raises:
         ConfigError: If the specification or config is wrong.
         ValueError, OSError: If a source gives no samples at all.
     """
-    return [summary(source, data, limit, progress) for source, data in sources_of(spec)]
+    training, validation = sources_of(spec)
+    trained, summaries = [], []
+    for source, data in training:
+        samples = build_samples(source, data)
+        summaries.append(summary(source, samples, limit, progress))
+        trained += samples
+    for source, data in validation:
+        samples = build_samples(source, data)
+        summaries.append({**summary(source, samples, limit, progress), "leaks": str(leaks(trained, samples))})
+    return summaries
 
 
-def sources_of(spec: str) -> list[tuple[AnySource, Data]]:
+def sources_of(spec: str) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnySource, Data]]]:
+    """The training and the validation sources, with the views that their samples have."""
     if spec.partition(":")[0] in SOURCE_KINDS and not Path(spec).is_file():
-        return [(parse_source(spec), Data(source_offsets=(), stereo=False))]
+        return [(parse_source(spec), Data(source_offsets=(), stereo=False))], []
     data = load_experiment(spec).data
     plain = data.model_copy(update={"source_offsets": (), "stereo": False, "stereo_sources": False})
-    return [(source, data) for source in data.train] + [(source, plain) for source in data.validation]
+    return [(source, data) for source in data.train], [(source, plain) for source in data.validation]
 
 
-def summary(source: AnySource, data: Data, limit: int | None, progress: Callable[[int, int], None]) -> dict[str, Any]:
+def summary(
+    source: AnySource, samples: Sequence[Sample], limit: int | None, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
     """What one source holds."""
-    samples = build_samples(source, data)
     looked_at = thinned(samples, limit)
     problems = check(looked_at, progress)
     clips = Counter(sample.clip for sample in samples)

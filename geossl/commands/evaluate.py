@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.commands.console import text_table, to_plain
+from geossl.commands.trained_on import LeakNote, evaluated_samples, leak_note, training_of
 from geossl.config import AnySource, Data, KittiOdometry, parse_source
 from geossl.data.build import build_samples
 from geossl.data.poses import clip_poses
-from geossl.data.samples import DataError
+from geossl.data.samples import DataError, Sample
 from geossl.evaluation.depth_protocols import TRUTH_KINDS, DepthProtocol, get_protocol
 from geossl.evaluation.score_files import DepthItem, Kind, read_meta, score_depth_folder, score_trajectory_file
 from geossl.evaluation.trajectory import Alignment, rebase
@@ -93,6 +94,8 @@ def evaluate_depth(
 ) -> Result:
     """Scores a folder of depth maps, or a model's, against a data set's ground truth.
 
+    With a model, the row's `leaks` says how many of the images it was trained on, and a warning which.
+
     Args:
         data: Data specification of the images.
         protocol: A name of `geossl.evaluation.depth_protocols.PROTOCOLS`.
@@ -107,18 +110,23 @@ def evaluate_depth(
     """
     chosen = get_protocol(protocol, scaling=scaling)
     items, truth_kind = depth_items(data, chosen)
+    names = {item.name for item in items}
     with _folder_for(predictions, model) as folder:
         if model is not None:
             from geossl.predict import predict_depth
 
-            names = {item.name for item in items}
             images = [image for image in open_source(data) if image.name in names]
             predict_depth(
                 model, images, folder, save=("npy",), flip=flip, device=device, command=command, progress=progress
             )
         scores = score_depth_folder(folder, items, chosen, kind=cast(Kind, kind), truth_kind=truth_kind)
-    full = {**scores.to_json(), "data": data, "command": command, "model": None if model is None else str(model)}
-    return Result([scores.row()], full)
+    row, full = scores.row(), scores.to_json()
+    full |= {"data": data, "command": command, "model": None if model is None else str(model)}
+    if model is not None:
+        note = leak_note(training_of(model), evaluated_samples(parse_source(data), names))
+        row = note.annotated(row)
+        full |= {"row": note.annotated(full["row"]), "leaks": note.to_json()}
+    return Result([row], full)
 
 
 def depth_items(data: str, protocol: DepthProtocol) -> tuple[list[DepthItem], str]:
@@ -184,6 +192,8 @@ def evaluate_pose(
 ) -> Result:
     """Scores trajectories, a model's or files', against a data set's poses or a file.
 
+    With a model, each row's `leaks` says how many of the clip's frames it was trained on, and a warning which.
+
     Args:
         data: Data specification of the clips, KITTI odometry or raw.
         truth: A KITTI trajectory file instead of `data`.
@@ -195,7 +205,7 @@ def evaluate_pose(
     Raises:
         ValueError: If a trajectory is missing or does not fit.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     with _folder_for(predictions, model) as place:
         if model is not None and data is not None:
             from geossl.predict import predict_pose
@@ -215,9 +225,22 @@ def evaluate_pose(
                     estimate, true_poses, alignment=cast(Alignment, alignment), up_to_scale=up_to_scale
                 )
                 rows.append({**row, "sequence": name})
-    return Result(
-        rows, {"rows": rows, "data": data, "truth": None if truth is None else str(truth), "command": command}
-    )
+    full: dict[str, Any] = {"data": data, "truth": None if truth is None else str(truth), "command": command}
+    if model is not None and data is not None:
+        notes = leak_notes(model, parse_source(data), {row["sequence"] for row in rows})
+        rows = [notes[row["sequence"]].annotated(row) for row in rows]
+        full["leaks"] = {clip: note.to_json() for clip, note in notes.items()}
+    return Result(rows, {"rows": rows, **full})
+
+
+def leak_notes(model: Path, source: AnySource, clips: Collection[str]) -> dict[str, LeakNote]:
+    """For each clip, in the source's order, what the model's training shares with it."""
+    by_clip: dict[str, list[Sample]] = {}
+    for sample in evaluated_samples(source):
+        if sample.clip in clips:
+            by_clip.setdefault(sample.clip, []).append(sample)
+    training = training_of(model)
+    return {clip: leak_note(training, samples) for clip, samples in by_clip.items()}
 
 
 def true_trajectories(source: AnySource, clips: Sequence[str]) -> list[tuple[str, NDArray[np.float64]]]:

@@ -8,6 +8,7 @@ or root/2011_09_26_calib.zip, root/2011_09_26_drive_0001_sync.zip, ...
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -174,6 +175,7 @@ def _clip_maker(source: KittiRaw, recordings: Recordings) -> Callable[[str, str]
     """(drive, camera) -> its clip, with the other camera beside it; each is made once."""
     clips: dict[tuple[str, str], Clip] = {}
     cameras: dict[tuple[str, str], Camera] = {}
+    street = _street_name(recordings.tree)
     depth_tree = None if source.depth_root is None else FileTree(source.depth_root)
 
     def camera_of(drive: str, camera: str) -> Camera:
@@ -196,7 +198,8 @@ def _clip_maker(source: KittiRaw, recordings: Recordings) -> Callable[[str, str]
             return name, ImageRef(recordings.tree.expect(name + suffix))
 
         truth = _truths(recordings, depth_tree, drive, camera)
-        return Clip(f"{folder}/{camera}", images, camera_of(drive, camera), drive, expect=expect, truth=truth)
+        known = camera_of(drive, camera)
+        return Clip(f"{folder}/{camera}", images, known, f"{drive}{street}", expect=expect, truth=truth)
 
     def make(drive: str, camera: str) -> Clip:
         if (drive, camera) not in clips:
@@ -209,6 +212,20 @@ def _clip_maker(source: KittiRaw, recordings: Recordings) -> Callable[[str, str]
         return clips[drive, camera]
 
     return make
+
+
+def _street_name(tree: FileTree) -> str:
+    """What a synthetic street's recordings add to the drive's name: all streets have the same drives.
+
+    Streets of one seed count as one, whatever their other options.
+    """
+    ref = tree.find("street.json")
+    if ref is None:
+        return ""
+    try:
+        return f" of street {int(json.loads(ref.read_text())['seed'])}"
+    except (ValueError, TypeError, KeyError):
+        return f" of {tree.root.absolute()}"
 
 
 def _truths(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from geossl.data.samples import Sample
 
 NEAR_FRAMES = 10  # at 10 Hz a second: still the same place and the same cars
+LISTED = 5  # recordings that a message names
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Leaks:
     def __str__(self) -> str:
         if not self.recordings:
             return f"no leak: training uses none of the recordings of the {self.tested} test frames"
-        listed = ", ".join(f"{name} ({count})" for name, count in sorted(self.recordings.items()))
+        named = [f"{name} ({count})" for name, count in sorted(self.recordings.items())]
+        listed = ", ".join(named[:LISTED]) + (f" and {len(named) - LISTED} more" if len(named) > LISTED else "")
         return (
             f"training uses {len(self.frames)} of {self.tested} test frames, {len(self.near)} within "
             f"{NEAR_FRAMES} frames, {sum(self.recordings.values())} from its own recordings: {listed}"

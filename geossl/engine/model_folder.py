@@ -55,18 +55,20 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     Raises:
         CheckpointError: If there is no model at `path`, or its weights do not fit its method; names the tensors.
     """
-    path = Path(path)
-    weights, values, facts, where = _read(path)
-    try:
-        experiment = parse_experiment(values, where=f"the config of {where}")
-    except ConfigError as error:
-        raise CheckpointError(f"{where} was trained with a config that this version cannot use. {error}") from error
+    weights, values, facts, where = _read(Path(path))
+    experiment = _experiment(values, where)
     method = build_method(experiment.method, without_pretrained(experiment.method, experiment.model))
     load_weights(method, weights, f"{where}, a model of method '{experiment.method}',")
     method.to(device).eval().requires_grad_(False)
     info = {"height": experiment.data.height, "width": experiment.data.width} | facts
     info |= {"hash": weights_hash(weights), "is_metric": bool(method.is_metric), "path": str(where)}
     return LoadedModel(method, experiment, info)
+
+
+def stored_experiment(path: str | Path) -> Experiment:
+    """The experiment that trained a model, without building the model; `path` and errors as `load_model`."""
+    _, values, _, where = _read(Path(path))
+    return _experiment(values, where)
 
 
 def without_pretrained(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +106,13 @@ def export_model(source: str | Path, folder: str | Path) -> Path:
     write_text_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_text_atomic(folder / "README.md", _card(loaded))
     return folder
+
+
+def _experiment(values: Mapping[str, Any], where: Path) -> Experiment:
+    try:
+        return parse_experiment(values, where=f"the config of {where}")
+    except ConfigError as error:
+        raise CheckpointError(f"{where} was trained with a config that this version cannot use. {error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any], Path]:
