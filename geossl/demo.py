@@ -52,7 +52,7 @@ from geossl.visualize import (
 )
 
 CONFIG = "demo"
-TRAINING_STREET = StreetOptions(sequences=6, frames=32, width=320, height=96, seed=0)
+TRAINING_STREET = StreetOptions(sequences=12, frames=16, width=320, height=96, seed=0)
 HELD_OUT_STREET = StreetOptions(sequences=1, frames=48, width=320, height=96, seed=1000)
 PICTURES = 3
 DEPTH_RANGE_M = (3.0, 80.0)  # of the colours
@@ -174,11 +174,11 @@ def run_demo(out: str | Path = "runs/demo", config: str = CONFIG) -> dict[str, A
 
 
 def demo_experiment(config: str, training: Path) -> Experiment:
-    """The config with the street as its data."""
+    """The config with its sources read from the street."""
     experiment = load_experiment(config)
-    source = parse_source(f"kitti_raw:{training}")
+    sources = tuple(source.model_copy(update={"root": training}) for source in experiment.data.train)
     return experiment.model_copy(
-        update={"data": experiment.data.model_copy(update={"train": (source,), "validation": ()})}
+        update={"data": experiment.data.model_copy(update={"train": sources, "validation": ()})}
     )
 
 

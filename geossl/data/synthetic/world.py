@@ -189,7 +189,8 @@ def make_street(options: StreetOptions, sequence: int) -> Street:
     motion = make_motion(stream(0), options)
     road = make_road(stream(1), float(motion.ego[-1]), options.curves)
     rng = stream(2)
-    kerb, pavement = float(rng.uniform(5.3, 5.9)), float(rng.uniform(2.0, 3.2))
+    # Parked cars stand 2.5 to 3.5 m beside the camera's path: nearer ones would fill a third of the picture.
+    kerb, pavement = float(rng.uniform(6.2, 6.9)), float(rng.uniform(2.0, 3.2))
     summer, autumn = np.array([0.36, 0.46, 0.18]), np.array([0.62, 0.45, 0.16])
     leaf = models.vary(rng, summer if rng.random() < 0.75 else autumn, 0.15)
     builder = _Builder(rng, road, kerb, pavement, leaf)
