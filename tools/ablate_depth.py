@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/ablate_depth"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--study", choices=list(STUDIES), action="append", help="only this one; may be repeated")
-    parser.add_argument("overrides", nargs="*", help="key=value of every training, e.g. train.steps=50")
+    parser.add_argument("--steps", type=int, help="of every training, instead of each study's own; for a quick look")
     arguments = parser.parse_args()
     out = arguments.out
     write_street(out / "street", TRAINING)
@@ -99,7 +99,7 @@ def main() -> None:
     rows, verdicts = [], []
     for study in arguments.study or list(STUDIES):
         scores = {
-            (variant, seed): run_variant(out, study, variant, seed)
+            (variant, seed): run_variant(out, study, variant, seed, arguments.steps)
             for seed in range(arguments.seeds)
             for variant in STUDIES[study].variants
         }
@@ -110,7 +110,7 @@ def main() -> None:
     print(f"{text_table(rows)}\n\n{text_table(verdicts)}")
 
 
-def run_variant(out: Path, study: str, variant: str, seed: int) -> dict[str, float]:
+def run_variant(out: Path, study: str, variant: str, seed: int, steps: int | None) -> dict[str, float]:
     """Trains a variant where that is not done yet, and scores it."""
     run = out / study / f"{variant.replace(' ', '_')}-{seed}"
     kept = run / "scores.json"
@@ -124,9 +124,9 @@ def run_variant(out: Path, study: str, variant: str, seed: int) -> dict[str, flo
             "cache": "memory",
             "num_workers": 0,
         },
-        "train": {"seed": seed},
+        "train": {"seed": seed} | ({} if steps is None else {"steps": steps}),
     }
-    values = merge(merge(STUDIES[study].base, common), STUDIES[study].variants[variant])
+    values = merge(merge(STUDIES[study].base, STUDIES[study].variants[variant]), common)
     result = train(parse_experiment(values, where=f"{study}, {variant}"), run)
     if result.stopped:
         raise SystemExit(result.exit_code)
