@@ -144,7 +144,7 @@ class Monodepth2(Method):
                 errors = errors * mask
             error, moving = self.combine(errors, identity)
             photometric.append(error.mean())
-            image = F.adaptive_avg_pool2d(batch.target.image, size_of(unit_inverse_depth))
+            image = area_reduced(batch.target, size_of(unit_inverse_depth)).image
             roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
             smoothness.append(options.smoothness / 2**scale * roughness)
             if scale == 0:
