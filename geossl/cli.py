@@ -44,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Depth and ego-motion from unlabelled video and stereo: train, predict, evaluate.",
 )
-predict_app = typer.Typer(no_args_is_help=True, help="Write the depth maps or trajectories of a trained model.")
+predict_app = typer.Typer(no_args_is_help=True, help="Write the depth maps, trajectories or flow of a trained model.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score predictions against ground truth.")
 app.add_typer(predict_app, name="predict")
 app.add_typer(evaluate_app, name="evaluate")
@@ -149,6 +149,44 @@ def predict_pose(
     show(summary, as_json)
 
 
+@predict_app.command("flow")
+def predict_flow(
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder or checkpoint.")],
+    source: Annotated[str, typer.Argument(help=f"Folder, 'glob', video, or {SPEC}; or an image with --second.")],
+    out: Out,
+    second: Annotated[Path | None, typer.Option(help="Second image, where the source is one image.")] = None,
+    save: Annotated[str, typer.Option(help="Of flo,png16,npy,color,visible,confidence,video.")] = "flo,color",
+    size: Annotated[str, typer.Option(help="What the network sees: model, native (the source's) or WxH.")] = "model",
+    max_px: Annotated[float, typer.Option(min=1e-3, help="Flow of the colours' full strength, in pixels.")] = 64.0,
+    rate_hz: Annotated[float | None, typer.Option(min=1e-6, help="Frames a second of the videos.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs at a time.")] = 4,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write the optical flow between successive images, forth and back, in pixels of the source."""
+    wanted: Any = size if size in ("model", "native") else _size(size)[::-1]
+    from geossl.predict import predict_flow as run
+
+    with progress_bar("predicting flow", as_json) as progress:
+        summary = run(
+            model,
+            source,
+            out,
+            second=second,
+            save=_listed(save),
+            size=wanted,
+            max_px=max_px,
+            rate_hz=rate_hz,
+            device=device,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            command=_command_line(),
+            progress=progress,
+        )
+    show(summary, as_json)
+
+
 @evaluate_app.command("depth")
 def evaluate_depth(
     data: Annotated[str, typer.Option(help=f"{SPEC}.")],
@@ -218,6 +256,57 @@ def evaluate_pose(
             progress=progress,
         )
     result.finish(json_file)
+
+
+@evaluate_app.command("flow")
+def evaluate_flow(
+    data: Annotated[str, typer.Option(help="e.g. kitti_stereo:datasets/kitti_2015,year=2015")],
+    protocol: Annotated[str, typer.Option(help="kitti2015, kitti2012, sintel, chairs or native.")],
+    model: Annotated[Path | None, typer.Option(help="Predict with this model first.")] = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="Folder of .flo, 16-bit .png or .npy; or zero, farneback or dis.")
+    ] = None,
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="Fill missing estimates from the background, as KITTI does.")
+    ] = False,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Score optical flow: end-point error, KITTI's Fl and thresholds, speed classes, by a named protocol."""
+    if model is None and predictions is None:
+        raise typer.BadParameter("give --model or --predictions.")
+    from geossl.commands.evaluate_flow import evaluate_flow as run
+
+    with progress_bar("predicting flow") as progress:
+        result = run(
+            data,
+            protocol,
+            model=model,
+            predictions=predictions,
+            fill_missing=fill_missing,
+            device=device,
+            command=_command_line(),
+            progress=progress,
+        )
+    result.finish(json_file)
+
+
+@app.command()
+def submit(
+    benchmark: Annotated[str, typer.Argument(help="kitti-flow (2015), kitti-flow-2012 or sintel.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of flow for the benchmark's test images.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .zip to write.")],
+    images: Annotated[
+        Path | None, typer.Option(help="The test images (KITTI's testing/image_2, Sintel's test), to check sizes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the archive that a benchmark's server takes, and check it: names, number, sizes, encoding."""
+    from geossl.commands.submit import BENCHMARKS, submit_flow
+
+    if benchmark not in BENCHMARKS:
+        raise typer.BadParameter(f"{benchmark} should be one of {', '.join(BENCHMARKS)}.")
+    show(submit_flow(benchmark, predictions, out, images), as_json)
 
 
 @app.command()

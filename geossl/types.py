@@ -193,6 +193,21 @@ class PredictsMotion(Protocol):
         ...
 
 
+@runtime_checkable
+class PredictsFlow(Protocol):
+    """A model that maps a window of images to the optical flow from its target to the others.
+
+    `flow_offsets` are the time steps of the other images from the target: (1,) for a pairwise model, (-1, 1) for one
+    that sees three frames.
+    """
+
+    flow_offsets: tuple[int, ...]
+
+    def predict_flows(self, target: Tensor, sources: Sequence[Tensor]) -> Tensor:
+        """(B, 3, H, W) RGB in [0, 1] of any size, one source for each of `flow_offsets` -> (B, S, 2, H, W) pixels."""
+        ...
+
+
 def tensors_of(objective: Objective) -> dict[str, Tensor]:
     """Every scalar of an objective by its log name: `loss`, `loss/<term>` and `health/<name>`."""
     scalars = {"loss": objective.total.detach()}

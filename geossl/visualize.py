@@ -1,4 +1,4 @@
-"""Pictures of what geossl predicts: colour maps of depth and error, trajectories, captioned rows.
+"""Pictures of what geossl predicts: colour maps of depth, flow and errors, trajectories, captioned rows.
 
 Everything takes numpy arrays and returns uint8 RGB pictures (H, W, 3). A colour means the same value in two
 pictures only where both were drawn with the same fixed range; every function says which range it used or takes it.
@@ -17,6 +17,36 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 Array = NDArray[np.floating]
+
+# Middlebury's wheel of 55 steps: position on it, red, green, blue; between these corners it is linear.
+FLOW_WHEEL = np.array(
+    [
+        (0, 1, 0, 0),
+        (15, 1, 1, 0),
+        (21, 0, 1, 0),
+        (25, 0, 1, 1),
+        (36, 0, 0, 1),
+        (49, 1, 0, 1),
+        (55, 1, 0, 0),
+    ],
+    np.float64,
+)
+FLOW_ERROR_BORDERS = 2.0 ** np.arange(-4, 5)  # of an error over 3 px or 5 %
+FLOW_ERROR_COLORS = np.array(
+    [
+        (49, 54, 149),
+        (69, 117, 180),
+        (116, 173, 209),
+        (171, 217, 233),
+        (224, 243, 248),
+        (254, 224, 144),
+        (253, 174, 97),
+        (244, 109, 67),
+        (215, 48, 39),
+        (165, 0, 38),
+    ],
+    np.uint8,
+)
 
 
 def value_range(values: Array, percentiles: tuple[float, float] = (2.0, 98.0)) -> tuple[float, float]:
@@ -93,6 +123,78 @@ def colorize_depth_error(depth: Array, truth: Array, limit: float = 0.3, spread_
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(truth > 0, np.abs(depth - truth) / truth, np.nan)
     return colorize(_spread(error, spread_px), 0.0, limit, "turbo")
+
+
+def colorize_flow(flow: Array, max_px: float) -> Picture:
+    """Colours of optical flow: the hue is its direction, pale is slow, white is zero, unknown is black.
+
+    The wheel is Middlebury's: motion to the right is red, down yellow, left azure, up violet. A motion of `max_px` has
+    the full colour; longer ones are darkened to 75 %, so that they show.
+
+    Args:
+        flow: (H, W, 2) = (du, dv) pixels; not-finite values are unknown.
+        max_px: Length of the full colour. Fixed, so that pictures compare; `flow_legend` shows it.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Differs: the published code spreads 54 of the wheel's 55 colours over the turn, which leaves a seam at motions to
+        the right; here all 55 close it. Hues differ by less than one of the 55 steps.
+    Source: Baker et al., IJCV 2011 (A database and evaluation methodology for optical flow), section 4 and figure 7.
+    """
+    if flow.ndim != 3 or flow.shape[2] != 2:
+        raise ValueError(f"flow has shape {flow.shape}; expected (H, W, 2). Move the two components last.")
+    if not 0 < max_px < np.inf:
+        raise ValueError(f"max_px is {max_px}; expected a length above 0 in pixels.")
+    known = np.isfinite(flow).all(axis=2, keepdims=True)  # (H, W, 1)
+    u, v = np.moveaxis(np.where(known, flow, 0).astype(np.float64), 2, 0)  # each (H, W)
+    position = (np.arctan2(-v, -u) / np.pi + 1) / 2 * FLOW_WHEEL[-1, 0]
+    hue = np.stack([np.interp(position, FLOW_WHEEL[:, 0], FLOW_WHEEL[:, 1 + c]) for c in range(3)], axis=2)
+    length = (np.hypot(u, v) / max_px)[:, :, None]
+    color = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
+    return np.where(known, (255 * color).round(), 0).astype(np.uint8)
+
+
+def flow_legend(max_px: float, size: int = 160) -> Picture:
+    """The wheel of `colorize_flow` with its maximum in words: each place has the colour of the motion towards it.
+
+    Args:
+        max_px: Length of the full colour, drawn at the inner edge of the dark rim.
+        size: Width of the picture in pixels.
+
+    Returns:
+        (size + 24, size, 3) uint8.
+    """
+    axis = np.linspace(-1.15, 1.15, size) * max_px
+    flow = np.stack(np.meshgrid(axis, axis), axis=2)  # (size, size, 2)
+    outside = np.hypot(flow[..., 0], flow[..., 1]) > 1.15 * max_px
+    wheel = np.where(outside[:, :, None], np.uint8(255), colorize_flow(flow, max_px))
+    caption = np.full((24, size, 3), 255, np.uint8)
+    cv2.putText(caption, f"{max_px:g} px", (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([wheel, caption])
+
+
+def colorize_flow_error(flow: Array, truth: Array, valid: NDArray[np.bool_], spread_px: int = 1) -> Picture:
+    """Colours of flow errors as KITTI 2015 shows them: blue is right, red is an outlier, black is unknown.
+
+    The error is min(|e| / 3 px, |e| / (5 % of |truth|)): above 1 in both, hence an outlier of the benchmark. The steps
+    are logarithmic, with borders at 0.19, 0.38, 0.75, 1.5, 3, 6, 12, 24 and 48 px (or 1/16 .. 16 times 5 %).
+
+    Args:
+        flow: (H, W, 2) predicted, pixels.
+        truth: (H, W, 2) pixels.
+        valid: (H, W) True where the truth is known.
+        spread_px: Radius by which sparse labels are widened, for the eye only.
+
+    Source: KITTI 2015 development kit, readme and error images. The colours are ColorBrewer's RdYlBu.
+    """
+    difference = np.linalg.norm(flow.astype(np.float64) - truth, axis=2)
+    length = np.linalg.norm(truth.astype(np.float64), axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.fmin(difference / 3.0, difference / (0.05 * length))
+    error = _spread(np.where(valid, error, np.nan), spread_px)
+    steps = np.digitize(np.nan_to_num(error), FLOW_ERROR_BORDERS)
+    return np.where(np.isfinite(error)[:, :, None], FLOW_ERROR_COLORS[steps], np.uint8(0))
 
 
 def _spread(values: Array, radius: int) -> Array:

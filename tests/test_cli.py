@@ -19,7 +19,19 @@ from geossl.data.synthetic.write import write_street
 from geossl.formats.trajectory import write_kitti_trajectory
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "predict", "evaluate", "export", "check", "synth", "report", "benchmark", "demo", "config")
+COMMANDS = (
+    "train",
+    "predict",
+    "evaluate",
+    "submit",
+    "export",
+    "check",
+    "synth",
+    "report",
+    "benchmark",
+    "demo",
+    "config",
+)
 SIZE = (128, 64)
 
 
@@ -70,7 +82,17 @@ def run(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["", *COMMANDS, "predict depth", "predict pose", "evaluate depth", "evaluate pose"]
+    "command",
+    [
+        "",
+        *COMMANDS,
+        "predict depth",
+        "predict pose",
+        "predict flow",
+        "evaluate depth",
+        "evaluate pose",
+        "evaluate flow",
+    ],
 )
 def test_help_is_there(command: str) -> None:
     code, out, _ = geossl(*command.split(), "--help")
@@ -106,6 +128,8 @@ def test_version_is_printed() -> None:
         "evaluate pose --predictions p --data d --truth t",
         "evaluate pose --model m --truth t",
         "evaluate pose --predictions p --truth t --align 8dof",
+        "evaluate flow --data x --protocol kitti2015",
+        "submit middlebury d -o a.zip",
         "synth out --size 640",
         "synth out --frames 0",
         "benchmark --batch-sizes 4,x",
@@ -326,7 +350,8 @@ def test_check_counts_and_names_what_is_wrong(street: Path, tmp_path: Path) -> N
     (summary,) = json.loads(out)
     assert summary["samples"] == 12
     assert summary["problems"] == []
-    assert summary["labels"] == "velodyne (12)"
+    assert summary["labels"] == "velodyne (12), flow of street (5)"
+    assert summary["excluded"] == "none"
     broken = tmp_path / "street"
     subprocess.run(["cp", "-r", street, broken], check=True)
     image = sorted(broken.rglob("image_03/data/*.png"))[2]

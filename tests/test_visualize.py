@@ -9,6 +9,8 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+import torch
+from torchvision.utils import flow_to_image
 
 from geossl import report
 from geossl.visualize import (
@@ -16,6 +18,9 @@ from geossl.visualize import (
     colorize_depth,
     colorize_depth_error,
     colorize_disparity,
+    colorize_flow,
+    colorize_flow_error,
+    flow_legend,
     overlay_points,
     plot_curves,
     plot_trajectories,
@@ -87,6 +92,82 @@ def test_error_labels_are_widened_without_moving() -> None:
     drawn = colorize_depth_error(np.full((7, 7), 11.0), truth).any(axis=2)
     assert drawn.sum() == 9
     assert drawn[2:5, 2:5].all()
+
+
+@pytest.mark.parametrize(
+    ("motion", "expected"),
+    [
+        ((10, 0), (255, 0, 0)),  # right
+        ((0, 0), (255, 255, 255)),
+        ((5, 0), (255, 128, 128)),  # half the maximum is half way to white
+        ((20, 0), (191, 0, 0)),  # beyond it is darker
+        ((0, 10), (255, 234, 0)),  # down: 13.75 of the 15 steps from red to yellow
+        ((-10, 0), (0, 197, 255)),  # left: 27.5, which is 2.5 of the 11 steps from cyan to blue
+        ((0, -10), (103, 0, 255)),  # up: 41.25, which is 5.25 of the 13 steps from blue to magenta
+        ((np.nan, 3), (0, 0, 0)),
+        ((3, np.inf), (0, 0, 0)),
+    ],
+)
+def test_flow_colours_are_the_wheel_s(motion: tuple[float, float], expected: tuple[int, int, int]) -> None:
+    assert colorize_flow(np.array([[motion]], np.float32), 10)[0, 0].tolist() == list(expected)
+
+
+def test_flow_colours_agree_with_torchvision_s_wheel() -> None:
+    """Its wheel spreads 54 of the 55 steps over the turn, so equal colours lie at slightly other angles."""
+    step = np.arange(0, 54, 0.25)
+    length = np.tile([4.0, 9.0, 10.0], len(step) // 3)
+    ours, theirs = (np.pi * (2 * step / turn - 1) for turn in (55, 54))
+
+    def flow(angle: np.ndarray) -> np.ndarray:
+        return -np.stack([length * np.cos(angle), length * np.sin(angle)], axis=1)[None]  # (1, N, 2)
+
+    expected = flow_to_image(torch.from_numpy(flow(theirs)).permute(2, 0, 1).float()).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(colorize_flow(flow(ours), 10).astype(int), expected, atol=2)  # it rounds down twice
+
+
+def test_flow_colours_have_no_seam() -> None:
+    picture = colorize_flow(np.array([[[9, -1e-6], [9, 0.0], [9, 1e-6]]]), 9.1)
+    assert picture[0].tolist() == [[255, 3, 3]] * 3
+
+
+def test_flow_colours_do_not_depend_on_the_picture() -> None:
+    slow, fast = np.full((3, 4, 2), 2.0), np.full((3, 4, 2), 2.0)
+    fast[2, 3] = 500
+    assert (colorize_flow(slow, 64)[0, 0] == colorize_flow(fast, 64)[0, 0]).all()
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected \(H, W, 2\)"):
+        colorize_flow(np.zeros((2, 3, 4)), 64)
+    with pytest.raises(ValueError, match="max_px is 0"):
+        colorize_flow(slow, 0)
+
+
+def test_flow_legend_shows_each_motion_where_it_leads() -> None:
+    legend = flow_legend(64, 161)
+    assert legend.shape == (161 + 24, 161, 3)
+    assert legend[80, 80].tolist() == [255, 255, 255]
+    assert legend[0, 0].tolist() == [255, 255, 255]
+    at = 80 + round(80 * 0.9 / 1.15)
+    assert (legend[80, at] == colorize_flow(np.array([[[64 * 1.15 * (at - 80) / 80, 0]]]), 64)[0, 0]).all()
+    assert legend[161:].min() < 50  # the caption
+
+
+@pytest.mark.parametrize(
+    ("error_px", "length_px", "expected"),
+    [
+        (0.1, 10, (49, 54, 149)),  # below 0.19 px
+        (0.2, 10, (69, 117, 180)),
+        (2.9, 10, (224, 243, 248)),  # the last blue: no outlier
+        (3.1, 10, (254, 224, 144)),  # the first red: more than 3 px and 5 %
+        (3.1, 100, (224, 243, 248)),  # 3.1 %: no outlier
+        (10.0, 100, (253, 174, 97)),  # twice 5 % exactly begins a step
+        (50.0, 10, (165, 0, 38)),
+        (0.0, 0, (49, 54, 149)),
+    ],
+)
+def test_flow_error_colours_are_kitti_s(error_px: float, length_px: float, expected: tuple[int, int, int]) -> None:
+    truth = np.array([[[0, length_px], [0, 0]]], np.float64)
+    flow = truth + np.array([error_px, 0])
+    picture = colorize_flow_error(flow, truth, np.array([[True, False]]), spread_px=0)
+    assert picture[0].tolist() == [list(expected), [0, 0, 0]]
 
 
 def test_overlay_keeps_the_image_where_no_label_is() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from geossl.config import SOURCE_KINDS, AnySource, Data, load_experiment, parse_source
-from geossl.data.build import build_samples
+from geossl.data.build import open_source
 from geossl.data.check import check
+from geossl.data.exclude import Exclusion
 from geossl.data.leaks import leaks
 from geossl.data.samples import Sample
 
@@ -25,9 +26,9 @@ def check_data(
         progress: Called with (done, total) images of each source.
 
     Returns:
-        For each source: counts, sizes, cameras, labels, and `problems`, a line for each unusable file; for a config's
-        validation sources also `leaks`, what its training sources share with them. Leaks are no problem in themselves:
-        the Eigen-Zhou split, say, validates on neighbours of training frames.
+        For each source: counts, sizes, cameras, labels, what its `exclude` left out, and `problems`, a line for each
+        unusable file; for a config's validation sources also `leaks`, what its training sources share with them. Leaks
+        are no problem in themselves: the Eigen-Zhou split, say, validates on neighbours of training frames.
 
     Raises:
         ConfigError: If the specification or config is wrong.
@@ -36,12 +37,13 @@ def check_data(
     training, validation = sources_of(spec)
     trained, summaries = [], []
     for source, data in training:
-        samples = build_samples(source, data)
-        summaries.append(summary(source, samples, limit, progress))
+        samples, exclusion = open_source(source, data)
+        summaries.append(summary(source, samples, exclusion, limit, progress))
         trained += samples
     for source, data in validation:
-        samples = build_samples(source, data)
-        summaries.append({**summary(source, samples, limit, progress), "leaks": str(leaks(trained, samples))})
+        samples, exclusion = open_source(source, data)
+        row = summary(source, samples, exclusion, limit, progress)
+        summaries.append({**row, "leaks": str(leaks(trained, samples))})
     return summaries
 
 
@@ -55,14 +57,19 @@ def sources_of(spec: str) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnyS
 
 
 def summary(
-    source: AnySource, samples: Sequence[Sample], limit: int | None, progress: Callable[[int, int], None]
+    source: AnySource,
+    samples: Sequence[Sample],
+    exclusion: Exclusion | None,
+    limit: int | None,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """What one source holds."""
     looked_at = thinned(samples, limit)
     problems = check(looked_at, progress)
     clips = Counter(sample.clip for sample in samples)
     sizes = Counter("{}x{}".format(*sample.target.camera.size) for sample in samples)
-    labels = Counter(sample.truth.kind for sample in samples if sample.truth is not None)
+    labels: Counter[str] = Counter(sample.truth.kind for sample in samples if sample.truth is not None)
+    labels.update(f"flow of {sample.flow_truth.kind}" for sample in samples if sample.flow_truth is not None)
     cameras = {
         tuple(round(float(v), 3) for v in sample.target.camera.K[(0, 1, 0, 1), (0, 1, 2, 2)]) for sample in samples
     }
@@ -75,6 +82,7 @@ def summary(
         "cameras (fx, fy, cx, cy)": "; ".join(", ".join(f"{v:g}" for v in camera) for camera in sorted(cameras)[:5]),
         "stereo t_x (m)": ", ".join(f"{b:g}" for b in sorted(baselines)) or "none",
         "labels": ", ".join(f"{kind} ({count})" for kind, count in labels.items()) or "none",
+        "excluded": "none" if exclusion is None else str(exclusion),
         "decoded": f"{len(looked_at)} of {len(samples)} samples",
         "problems": [str(problem) for problem in problems],
     }

@@ -111,7 +111,7 @@ def evaluate_depth(
     chosen = get_protocol(protocol, scaling=scaling)
     items, truth_kind = depth_items(data, chosen)
     names = {item.name for item in items}
-    with _folder_for(predictions, model) as folder:
+    with folder_for(predictions, model) as folder:
         if model is not None:
             from geossl.predict import predict_depth
 
@@ -206,7 +206,7 @@ def evaluate_pose(
         ValueError: If a trajectory is missing or does not fit.
     """
     rows: list[dict[str, Any]] = []
-    with _folder_for(predictions, model) as place:
+    with folder_for(predictions, model) as place:
         if model is not None and data is not None:
             from geossl.predict import predict_pose
 
@@ -285,7 +285,8 @@ def find_trajectory(place: Path, clip: str) -> Path:
 
 
 @contextmanager
-def _folder_for(predictions: Path | None, model: Path | None) -> Iterator[Path]:
+def folder_for(predictions: Path | None, model: Path | None) -> Iterator[Path]:
+    """The folder of predictions, or, for a model's that nobody asked to keep, one that is then removed."""
     if predictions is not None:
         yield predictions
         return

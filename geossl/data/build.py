@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from geossl.config import AnySource, Data, Train
-from geossl.data import folder, kitti_odometry, kitti_raw, kitti_stereo, video
+from geossl.data import flying_chairs, folder, kitti_odometry, kitti_raw, kitti_stereo, sintel, video
 from geossl.data.dataset import SampleDataset, collate_readable
+from geossl.data.exclude import Exclusion, without_benchmarks
 from geossl.data.sampler import HomogeneousBatchSampler
 from geossl.data.samples import DataError, Sample
 from geossl.types import Batch
@@ -22,6 +23,8 @@ KINDS: Mapping[str, Callable[[Any, Data], list[Sample]]] = {
     "kitti_raw": kitti_raw.samples,
     "kitti_odometry": kitti_odometry.samples,
     "kitti_stereo": kitti_stereo.samples,
+    "sintel": sintel.samples,
+    "flying_chairs": flying_chairs.samples,
     "folder": folder.samples,
     "video": video.samples,
 }
@@ -40,7 +43,13 @@ def build_samples(source: AnySource, data: Data, group: int = 0) -> list[Sample]
         DataError: If the data do not fit the request; see each kind's `samples`.
         FileNotFoundError: If the root or a calibration is missing.
     """
-    return [replace(sample, group=group) for sample in KINDS[source.kind](source, data)]
+    return open_source(source, data, group)[0]
+
+
+def open_source(source: AnySource, data: Data, group: int = 0) -> tuple[list[Sample], Exclusion | None]:
+    """As `build_samples`, with what the source's `exclude` left out, to be printed; None where nothing was."""
+    samples = [replace(sample, group=group) for sample in KINDS[source.kind](source, data)]
+    return without_benchmarks(source, samples)
 
 
 def build_dataset(data: Data, sources: Sequence[AnySource], cache_dir: str | Path | None = None) -> SampleDataset:
@@ -51,15 +60,16 @@ def build_dataset(data: Data, sources: Sequence[AnySource], cache_dir: str | Pat
     """
     if not sources:
         raise DataError("the config names no data; list at least one source under data.train.")
-    samples = [sample for i, source in enumerate(sources) for sample in build_samples(source, data, group=i)]
+    opened = [open_source(source, data, group=i) for i, source in enumerate(sources)]
     return SampleDataset(
-        samples,
+        [sample for samples, _ in opened for sample in samples],
         data.height,
         data.width,
         cache=data.cache,
         cache_dir=cache_dir or data.cache_dir,
         on_error=data.on_error,
         weights=[source.weight for source in sources],
+        notes=[str(exclusion) for _, exclusion in opened if exclusion is not None],
     )
 
 

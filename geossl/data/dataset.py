@@ -42,6 +42,7 @@ class SampleDataset(Dataset[Batch]):
         cache_dir: Folder of the disk cache; None takes ~/.cache/geossl.
         on_error: What to do about an unreadable file.
         weights: Relative number of batches from each `Sample.group`; all 1 where not given.
+        notes: What a training prints about the choice of the samples.
 
     Raises:
         UnreadableError: If files are missing (or unreadable, with `cache="memory"`) and `on_error` is "raise".
@@ -58,9 +59,10 @@ class SampleDataset(Dataset[Batch]):
         cache_dir: str | Path | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         weights: Sequence[float] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.height, self.width = height, width
-        self.on_error = on_error
+        self.on_error, self.notes = on_error, tuple(notes)
         self.samples = list(samples)
         self.skipped: list[Problem] = []
         self.weights = list(weights or [1.0] * (1 + max((s.group for s in self.samples), default=0)))

@@ -30,11 +30,12 @@ from geossl.data.samples import (
 from geossl.data.splits import RawFrame, eigen_test, eigen_zhou, read_file_list
 from geossl.formats.calibration import Calibration, camera_number, parse_kitti_raw_calibration
 from geossl.formats.files import FileRef, FileTree
-from geossl.formats.truth import Truth
+from geossl.formats.truth import FlowTruth, Truth
 
 PARTNER = {"image_00": "image_01", "image_01": "image_00", "image_02": "image_03", "image_03": "image_02"}
 CALIBRATION_FILES = ("calib_cam_to_cam.txt", "calib_velo_to_cam.txt", "calib_imu_to_velo.txt")
 DEPTH_FOLDERS = ("", "train/", "val/")
+LABELLED = "image_02"  # the camera to which a synthetic street's label files belong
 
 
 @dataclass
@@ -197,9 +198,12 @@ def _clip_maker(source: KittiRaw, recordings: Recordings) -> Callable[[str, str]
             name = f"{folder}/{camera}/data/{frame:010d}"
             return name, ImageRef(recordings.tree.expect(name + suffix))
 
-        truth = _truths(recordings, depth_tree, drive, camera)
         known = camera_of(drive, camera)
-        return Clip(f"{folder}/{camera}", images, known, f"{drive}{street}", expect=expect, truth=truth)
+        clip = Clip(f"{folder}/{camera}", images, known, f"{drive}{street}", expect=expect)
+        clip.truth = _truths(recordings, depth_tree, drive, camera)
+        if street and camera == LABELLED:
+            clip.flow_truth = _flow_truths(recordings, drive)
+        return clip
 
     def make(drive: str, camera: str) -> Clip:
         if (drive, camera) not in clips:
@@ -251,3 +255,17 @@ def _truths(
         return None if ref is None else Truth("velodyne", ref, size, K, calibration, number)
 
     return scan
+
+
+def _flow_truths(recordings: Recordings, drive: str) -> Callable[[int], FlowTruth | None]:
+    """Frame number -> a synthetic street's labels, where the next frame is there too."""
+    labels = recordings.tree.files(f"{recordings.folder(drive)}/labels")
+    images = recordings.images(drive, LABELLED)
+    size = recordings.calibration(drive[:10]).size(LABELLED)
+    assert size is not None
+
+    def truth(frame: int) -> FlowTruth | None:
+        ref = labels.get(f"{frame:010d}.npz")
+        return FlowTruth("street", ref, size) if ref is not None and frame + 1 in images else None
+
+    return truth

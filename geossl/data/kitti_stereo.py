@@ -2,8 +2,9 @@
 
     2015: root/training/image_2/000000_10.png, image_3, disp_occ_0, disp_noc_0, obj_map, calib_cam_to_cam/000000.txt
     2012: root/training/image_0 (or colored_0)/000000_10.png, image_1 (colored_1), disp_occ, disp_noc, calib/000000.txt
+    both: root/training/image_2/000000_11.png, flow_occ/000000_10.png, flow_noc
 
-The multi-view extension adds images _00 to _20 beside these. Labels belong to the left image _10.
+The multi-view extension adds images _00 to _20 beside these. Labels belong to the left image _10, flow leads to _11.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from geossl.formats.calibration import (
     parse_odometry_calibration,
 )
 from geossl.formats.files import FileTree
-from geossl.formats.truth import Truth
+from geossl.formats.truth import FlowTruth, Truth
 
 REFERENCE = 10
 
@@ -132,6 +133,7 @@ def _clip(
         clip.partner, clip.T_partner_this = partner, calibration.T_a_b(numbers[1 - side], numbers[side])
     if side == 0:
         clip.truth = _truths(tree, source, layout, scene, calibration, numbers, size)
+        clip.flow_truth = _flow_truths(tree, source, scene, size)
     return clip
 
 
@@ -191,4 +193,17 @@ def _truths(
         object_map=tree.find(f"{source.subset}/obj_map/{name}"),
         visible_disparity=tree.find(f"{source.subset}/{layout.visible_disparity}/{name}"),
     )
+    return lambda frame: truth if frame == REFERENCE else None
+
+
+def _flow_truths(
+    tree: FileTree, source: KittiStereo, scene: str, size: tuple[int, int]
+) -> Callable[[int], FlowTruth | None]:
+    folder, name = source.subset, f"{scene}_{REFERENCE}.png"
+    visible = tree.find(f"{folder}/flow_noc/{name}")
+    flow = tree.find(f"{folder}/flow_occ/{name}") or visible
+    if flow is None:
+        return lambda frame: None
+    objects = tree.find(f"{folder}/obj_map/{name}")
+    truth = FlowTruth("kitti_png", flow, size, visible_flow=visible, object_map=objects)
     return lambda frame: truth if frame == REFERENCE else None

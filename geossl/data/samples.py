@@ -15,7 +15,7 @@ import numpy as np
 
 from geossl.config import Data, Source
 from geossl.data.images import ImageRef
-from geossl.formats.truth import Truth
+from geossl.formats.truth import FlowTruth, Truth
 
 NARROWEST_DEG, WIDEST_DEG = 5.0, 170.0  # horizontal field of view that a pinhole camera is believed to have
 
@@ -65,7 +65,8 @@ class Sample:
         clip: The recording and camera it comes from, e.g. `sequences/06/image_0`.
         frame: The target's number in the clip.
         target, sources, source_offsets, stereo, T_stereo_target, stereo_sources: As in `Batch`; T is (4, 4) float64.
-        truth: Where the target's ground truth lies, if there is any. Batches never hold it.
+        truth: Where the target's depth or disparity lies, if it is known. Batches never hold labels.
+        flow_truth: Where the flow from the target to the next image (offset +1) lies, if it is known.
         group: Which source it came from; a batch holds samples of one group.
     """
 
@@ -79,6 +80,7 @@ class Sample:
     T_stereo_target: np.ndarray | None = None
     stereo_sources: tuple[View, ...] = ()
     truth: Truth | None = None
+    flow_truth: FlowTruth | None = None
     group: int = 0
 
     @property
@@ -118,7 +120,8 @@ class Clip:
         expect: Frame number -> (name, image) for frames that do not exist, so that a message can name the file.
         partner: The other camera's clip.
         T_partner_this: (4, 4) maps this camera's points to the partner, metres.
-        truth: Frame number -> ground truth.
+        truth: Frame number -> ground truth of depth or disparity.
+        flow_truth: Frame number -> ground truth of the flow to the next frame.
         remedy: What to do where the partner is missing.
     """
 
@@ -131,6 +134,7 @@ class Clip:
     partner: Clip | None = None
     T_partner_this: np.ndarray | None = None
     truth: Callable[[int], Truth | None] = lambda frame: None
+    flow_truth: Callable[[int], FlowTruth | None] = lambda frame: None
     remedy: str = "Set stereo: false for this source."
     _views: dict[int, View] = field(default_factory=dict)
 
@@ -186,6 +190,7 @@ def clip_samples(clip: Clip, wanted: Wanted, frames: Iterable[int] | None = None
                 T_stereo_target=None if partner is None else clip.T_partner_this,
                 stereo_sources=tuple(partner.view(f) for f in at_sources) if partner and wanted.stereo_sources else (),
                 truth=clip.truth(frame),
+                flow_truth=clip.flow_truth(frame),
             )
         )
     return samples

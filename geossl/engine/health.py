@@ -10,6 +10,11 @@ not made:
     disparity_spread      std / mean of inverse depth within an image
     translation           mean length of the predicted camera motion, in the unit of median_depth
     rotation_deg          its mean angle
+    visible               share of pixels that the flow's losses count as seen in the other image
+    flow_px               mean length of the predicted flow, pixels
+    flow_of_width         the same as a share of the image's width
+
+The photometric errors of a flow method are its own (census, say); only their order matters.
 
 `CHECKS` is the table of what counts as collapse. A check looks at moving means over about 100 steps, is silent during
 the first tenth of a training (but at least 200 and at most 500 steps), and warns once.
@@ -25,7 +30,15 @@ from typing import Any
 WINDOW = 100  # steps over which the moving means forget
 GRACE_SHARE, GRACE_LEAST, GRACE_MOST = 0.1, 200, 500  # no check before this share of the training, within these steps
 
+NO_FLOW_PX = 0.05  # a mean flow below is taken for none
+NO_GAIN = 0.98  # a photometric error above this part of the identity's is not lower
+
 Figures = Mapping[str, float]
+
+
+def _stands_still(figures: Figures) -> bool:
+    """Whether the method predicts flow, and it is zero."""
+    return figures.get("flow_px", math.inf) < NO_FLOW_PX
 
 
 @dataclass(frozen=True)
@@ -50,9 +63,10 @@ CHECKS = (
     Check(
         "no_better_than_identity",
         ("photometric", "identity_photometric"),
-        lambda f: f["photometric"] >= f["identity_photometric"],
+        lambda f: f["photometric"] >= f["identity_photometric"] and not _stands_still(f),
         "the warped sources fit no better than unwarped ones (photometric error {photometric:.4f} against "
-        "{identity_photometric:.4f}): check the intrinsics, the frame order, the baseline's sign, the learning rate",
+        "{identity_photometric:.4f}): check the frame order, the learning rate and, for depth, the intrinsics and the "
+        "baseline's sign",
     ),
     Check(
         "depth_at_nearest",
@@ -79,6 +93,29 @@ CHECKS = (
         lambda f: f["translation"] < 1e-3 * f["median_depth"] and f["identity_photometric"] > 0.02,
         "the predicted translation is zero ({translation:.2g} against a median depth of {median_depth:.3g}) while the "
         "frames differ (identity error {identity_photometric:.3f}): the pose network has collapsed",
+    ),
+    Check(
+        "all_hidden",
+        ("visible",),
+        lambda f: f["visible"] < 0.05,
+        "only {visible:.1%} of the pixels count as visible, so the photometric terms teach next to nothing (and are "
+        "skipped where there are fewer still): the forward-backward check rejects flows that are still noise; train "
+        "longer without visibility, or with a range map, before it sets in, or lower the learning rate",
+    ),
+    Check(
+        "zero_flow",
+        ("flow_px", "photometric", "identity_photometric"),
+        lambda f: _stands_still(f) and f["photometric"] >= NO_GAIN * f["identity_photometric"],
+        "the predicted flow is zero (mean {flow_px:.2g} px) and explains nothing (photometric error {photometric:.4f} "
+        "against {identity_photometric:.4f} unwarped): lower the smoothness weight, start from a model trained on "
+        "rendered pairs, or leave out pairs that do not move",
+    ),
+    Check(
+        "exploding_flow",
+        ("flow_of_width", "flow_px"),
+        lambda f: f["flow_of_width"] > 0.5,
+        "the predicted flow has exploded (mean {flow_px:.4g} px, {flow_of_width:.0%} of the image's width): lower the "
+        "learning rate, clip the gradient's norm, or raise the smoothness weight",
     ),
 )
 

@@ -28,8 +28,10 @@ from geossl.engine.run_folder import best_path, last_path
 from geossl.formats.atomic import write_text_atomic
 from geossl.methods import build_method, method_options
 from geossl.methods.method import Method
+from geossl.types import PredictsDepth, PredictsFlow
 
 FORMAT = "geossl-model-1"
+PRETRAINED = ("encoder_weights", "weights")  # of an encoder, of a method's stage before
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LoadedModel:
         config: The experiment that trained it.
         info: hash (sha256 of the weights), step, height and width of the training images, is_metric,
             intrinsics_of_size (fx/W, fy/H, (cx+0.5)/W, (cy+0.5)/H of the first training sample) and baseline_m where
-            known, best (validation abs_rel) where known, path.
+            known, best (the validation score; see `validate.headline`) where known, path.
     """
 
     method: Method
@@ -74,10 +76,10 @@ def stored_experiment(path: str | Path) -> Experiment:
 def without_pretrained(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A method's options without pre-trained weights, which would be fetched only to be overwritten.
 
-    By convention a method that starts from such weights names them in its option `encoder_weights`.
+    By convention a method that starts from such weights names them in its options `PRETRAINED`.
     """
     known = method_options(method).model_fields
-    return {**options, **({"encoder_weights": None} if "encoder_weights" in known else {})}
+    return {**options, **{name: None for name in PRETRAINED if name in known}}
 
 
 def export_model(source: str | Path, folder: str | Path) -> Path:
@@ -148,14 +150,17 @@ def _read_folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[st
 
 def _card(loaded: LoadedModel) -> str:
     info, config = loaded.info, loaded.config
+    flow_only = not isinstance(loaded.method, PredictsDepth) and isinstance(loaded.method, PredictsFlow)
+    task, score = ("flow", "end-point error (px)") if flow_only else ("depth", "abs_rel")
     unit = "metres" if info["is_metric"] else "an unknown unit: right up to one scale factor"
+    says = "flow is in pixels of the predicted image" if flow_only else f"depth is in {unit}"
     lines = [
         f"# {config.method}",
         "",
-        f"Trained with geossl {geossl.__version__} on images of {info['width']}x{info['height']}; depth is in {unit}.",
+        f"Trained with geossl {geossl.__version__} on images of {info['width']}x{info['height']}; {says}.",
         "",
         f"* steps: {info.get('step')}",
-        f"* validation abs_rel: {'not validated' if info.get('best') is None else format(info['best'], '.4f')}",
+        f"* validation {score}: {'not validated' if info.get('best') is None else format(info['best'], '.4f')}",
         f"* sha256 of the weights: {info['hash']}",
     ]
     if info.get("intrinsics_of_size"):
@@ -164,6 +169,12 @@ def _card(loaded: LoadedModel) -> str:
         lines.append(f"* its principal point: cx + 0.5 = {cx:.4f} W, cy + 0.5 = {cy:.4f} H")
     if info.get("baseline_m"):
         lines.append(f"* stereo baseline: {info['baseline_m']:.4f} m")
-    lines += ["", "```", "geossl predict depth THIS_FOLDER IMAGES -o OUT --save npy,color", "```", ""]
+    lines += [
+        "",
+        "```",
+        f"geossl predict {task} THIS_FOLDER IMAGES -o OUT --save {'flo' if flow_only else 'npy'},color",
+        "```",
+        "",
+    ]
     lines += ["The weights carry the licence terms of the data they were trained on.", ""]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from geossl.config import Experiment, Train, parse_experiment
+from geossl.config import Data, Experiment, Train, parse_experiment
 from geossl.data.augment import augment
 from geossl.data.build import build_loader
 from geossl.engine.checkpoint import Checkpoint, load_optimizer, load_weights, save_checkpoint
@@ -30,7 +30,7 @@ from geossl.engine.nonfinite import non_finite_error
 from geossl.engine.run_folder import best_path, last_path, open_run
 from geossl.engine.schedule import learning_rate
 from geossl.engine.stop import StopRequest
-from geossl.engine.validate import Labelled, LabelledSamples, headline, validate
+from geossl.engine.validate import Validation, configured_validation, headline, validate
 from geossl.methods import build_method
 from geossl.methods.method import Method
 from geossl.types import Batch
@@ -53,7 +53,7 @@ class TrainResult:
         step: Steps done, of `total_steps`.
         stopped: Whether a signal ended it early; started again, it goes on.
         exit_code: 0 when done; 143 after SIGTERM, 130 after Ctrl-C.
-        best: The best validation score (abs_rel; see `validate.headline`), None without validation.
+        best: The best validation score (see `validate.headline`), None without validation.
         validation: The figures of the last validation.
         model: The checkpoint to use: the best one, else the last.
     """
@@ -85,7 +85,7 @@ def train(
     *,
     resume: bool = True,
     make_loader: Callable[[Experiment, World, int], Loader] | None = None,
-    make_validation: Callable[[Experiment], Sequence[Labelled]] | None = None,
+    make_validation: Callable[[Data, Method], Validation] = configured_validation,
 ) -> TrainResult:
     """Trains an experiment in a run folder, going on from its last checkpoint.
 
@@ -94,7 +94,7 @@ def train(
         run: The run folder; see `run_folder`.
         resume: False refuses a folder that already holds a checkpoint.
         make_loader: (experiment, world, first step) -> this process's batches; default: the sources of `data.train`.
-        make_validation: experiment -> samples with depth labels; default: the sources of `data.validation`.
+        make_validation: (data, method) -> labelled samples; default: the sources of `data.validation`.
 
     Raises:
         ConfigError: If the folder holds another experiment, or the batch does not divide over the processes.
@@ -108,8 +108,8 @@ def train(
         checkpoint = open_run(run, experiment, world, resume)
         start = 0 if checkpoint is None else int(checkpoint.state["step"])
         loader = (make_loader or configured_loader)(experiment, world, start)
-        samples = (make_validation or configured_validation)(experiment)
         method = first_method(experiment, world, pretrained=checkpoint is None)
+        samples = make_validation(experiment.data, method)
         optimizer = make_optimizer(method, options, world.device)
         scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         total = options.steps or options.epochs * loader.steps_per_epoch
@@ -128,6 +128,8 @@ def train(
                     save_checkpoint(path, method, optimizer, experiment, vars(state) | moving)
 
             log.say(opening(run, experiment, world, method, state, total))
+            for note in selection_notes(loader):
+                log.say(note)
             if slow := slow_precision(options.precision, world.device):
                 log.warn(slow)
             stream, stopping = iter(loader), False
@@ -145,6 +147,7 @@ def train(
                     group["lr"] = lr
 
                 set_mode(method, options.freeze_batchnorm)
+                method.progress = step / total
                 optimizer.zero_grad(set_to_none=True)
                 with autocast(options.precision, world.device):  # networks only: losses and geometry leave it
                     objective = network(batch)
@@ -341,6 +344,6 @@ def skipped_samples(loader: Loader) -> list[str]:
     return list(getattr(getattr(loader, "dataset", None), "unreadable", ()))
 
 
-def configured_validation(experiment: Experiment) -> Sequence[Labelled]:
-    """Samples of the sources of `data.validation`."""
-    return LabelledSamples(experiment.data) if experiment.data.validation else ()
+def selection_notes(loader: Loader) -> Sequence[str]:
+    """What was left out of the training data by choice, and why."""
+    return tuple(getattr(getattr(loader, "dataset", None), "notes", ()))

@@ -204,11 +204,15 @@ def interpolate_background(disparity_px: np.ndarray) -> np.ndarray:
 
     Source: KITTI 2015 scene flow development kit, DisparityImage::interpolateBackground.
     """
-    known = np.isfinite(disparity_px) & (disparity_px > 0)
-    values = np.where(known, disparity_px, 0).astype(np.float32)
+    return fill_from_background(disparity_px, np.isfinite(disparity_px) & (disparity_px > 0))
+
+
+def fill_from_background(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The filling of `interpolate_background` for any (H, W) values, given where they are `known`; 0 elsewhere."""
+    values = np.where(known, values, 0).astype(np.float32)
     rows_known = known.any(axis=1)
     if not rows_known.any():
-        return np.zeros_like(values)
+        return values
     width = values.shape[1]
     column = np.arange(width)
     left = np.maximum.accumulate(np.where(known, column, -1), axis=1)

@@ -38,6 +38,18 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def decode_grey(data: bytes, where: str) -> np.ndarray:
+    """(H, W) uint8 grey of an image file's bytes, as OpenCV's decoder makes it; errors as `read_image`.
+
+    It differs by a level here and there from the grey of the decoded colours.
+    """
+    check_complete(data, where)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise FormatError(where, "is not a readable image; copy or unpack it again.")
+    return image
+
+
 def write_image(path: str | Path, image: np.ndarray, *, jpeg_quality: int = 95) -> None:
     """Writes (H, W, 3) uint8 RGB or (H, W) uint8 grey as the format that the suffix names.
 

@@ -89,6 +89,11 @@ def write_flow_png(path: str | Path, flow: np.ndarray, valid: np.ndarray | None 
 
     Unknown is where `valid` is False or the flow is not finite; all channels are 0 there.
     """
+    write_bytes_atomic(path, encode_flow_png(flow, valid))
+
+
+def encode_flow_png(flow: np.ndarray, valid: np.ndarray | None = None) -> bytes:
+    """As `write_flow_png`: the bytes of the file."""
     if flow.ndim != 3 or flow.shape[2] != 2:
         raise ValueError(f"flow has shape {flow.shape}; expected (H, W, 2).")
     known = np.isfinite(flow).all(axis=2)
@@ -99,7 +104,7 @@ def write_flow_png(path: str | Path, flow: np.ndarray, valid: np.ndarray | None 
     stored[..., [2, 1]] = np.clip(np.floor(scaled + 0.5), 0, 65535)
     stored[..., 0] = 1
     stored[~known] = 0
-    write_bytes_atomic(path, encode(Path(path), stored))
+    return encode(Path("flow.png"), stored)
 
 
 def _decode_16_bit(data: bytes, where: str, channels: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""A reference to ground truth: which file holds it, of what kind, and the camera it belongs to.
+"""References to ground truth: which file holds it, of what kind, and the camera it belongs to.
 
-Samples carry it as a reference only, so that training never reads a label; evaluation turns it into a map.
+Samples carry them as references only, so that training never reads a label; evaluation turns them into maps.
 """
 
 from __future__ import annotations
@@ -40,3 +40,32 @@ class Truth:
     baseline_m: float | None = None
     object_map: FileRef | None = None
     visible_disparity: FileRef | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FlowTruth:
+    """Where the optical flow from one image to the next in time lies.
+
+    Attributes:
+        kind: `kitti_png` (16-bit PNG, zero is unknown), `flo` (Middlebury's .flo) or `street` (a label file of the
+            synthetic street, which also says what is hidden in the next image).
+        flow: The file; of KITTI `flow_occ`, or `flow_noc` where only that is there.
+        size: (width, height) of the image it belongs to, pixels.
+        visible_flow: KITTI's `flow_noc`: flow of the pixels that are seen in the next image too.
+        occlusions: Sintel's map of the pixels that are hidden in the next image (value > 0).
+        invalid: Sintel's map of the pixels whose flow should not be scored (value > 0).
+        object_map: KITTI 2015's map of moving cars (value > 0), for foreground figures.
+    """
+
+    kind: Literal["kitti_png", "flo", "street"]
+    flow: FileRef
+    size: tuple[int, int]
+    visible_flow: FileRef | None = None
+    occlusions: FileRef | None = None
+    invalid: FileRef | None = None
+    object_map: FileRef | None = None
+
+    @property
+    def visible_only(self) -> bool:
+        """Whether the flow of hidden pixels is not known, so that there are no figures of all pixels."""
+        return self.visible_flow == self.flow

@@ -97,17 +97,32 @@ def warp_by_disparity(
 
 
 @float32_island
-def warp_by_flow(image: Tensor, flow: Tensor, padding: Literal["border", "zeros"] = "border") -> tuple[Tensor, Tensor]:
+def warp_by_flow(
+    image: Tensor, flow: Tensor, padding: Literal["border", "zeros"] = "border", origin: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Reconstructs the first image from the second by the flow from first to second.
 
     Args:
-        image: (B, C, H, W) second image.
+        image: (B, C, H', W') second image.
         flow: (B, 2, H, W) = (du, dv) pixels, of the first image.
+        padding: What is seen outside the second image: its border repeated, or zeros.
+        origin: (B, 2) pixel (u, v) of the second image at which the flow's top-left pixel lies, for a flow of a crop
+            (each sample its own) and an uncropped second image: what leaves the crop is still found. None: (0, 0).
 
     Returns:
-        image (B, C, H, W) and in_view (B, 1, H, W) bool.
+        image (B, C, H, W) and in_view (B, 1, H, W) bool, True inside the second image.
+
+    Raises:
+        ValueError: If `origin` is not (B, 2).
+
+    Convention: origin (3, 1) and flow 0 return `image[..., 1 : 1 + H, 3 : 3 + W]`.
+    Source: with origin, the full-image warp of Stone et al. (SMURF), CVPR 2021, and Luo et al. (UPFlow), CVPR 2021.
     """
     pixels = pixel_grid_like(flow) + flow
+    if origin is not None:
+        if origin.shape != (flow.shape[0], 2):
+            raise ValueError(f"origin has shape {tuple(origin.shape)}; expected ({flow.shape[0]}, 2), (u, v) each.")
+        pixels = pixels + origin.to(pixels)[:, :, None, None]
     return sample_at_pixels(image, pixels, padding), in_image(pixels, *image.shape[-2:])
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from geossl.geometry.precision import float32_island
-from geossl.geometry.warping import warp_by_disparity
+from geossl.geometry.warping import warp_by_disparity, warp_by_flow
 
 
 @float32_island
@@ -27,3 +27,20 @@ def left_right_consistency(
     """
     seen, _ = warp_by_disparity(other_disparity, disparity * px_per_unit, target_side=side)
     return (disparity - seen).abs()
+
+
+@float32_island
+def forward_backward_residual(flow: Tensor, backward_flow: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x) + b(x + f(x)): where a pixel ends after following the flow forth and back, minus where it began.
+
+    Args:
+        flow: (B, 2, H, W) pixels, first to second. backward_flow: (B, 2, H, W) second to first.
+
+    Returns:
+        residual: (B, 2, H, W) pixels, signed, with gradient to both flows; 0 where they agree.
+        in_view: (B, 1, H, W) bool, True where the flow leads to a place inside the image.
+
+    Source: Meister et al., AAAI 2018, section 3 (consistency term).
+    """
+    warped, in_view = warp_by_flow(backward_flow, flow)
+    return flow + warped, in_view

@@ -1,8 +1,9 @@
 """The contract of a method: networks and an objective.
 
-A method is a module. Called on a batch, it returns an `Objective`. It is deterministic: equal weights and batch give
-an equal objective, so training resumes and splits over processes exactly. What it can predict it says by having
-`predict_depth` or `predict_motions` (see `geossl.types`).
+A method is a module. Called on a batch, it returns an `Objective`. Equal weights, batch and progress give an equal
+objective, so that training resumes exactly; a method that draws (crops, noise) draws from torch's global generator
+only, which the training seeds for every step and process. What it can predict it says by having `predict_depth`,
+`predict_motions` or `predict_flows` (see `geossl.types`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Method(nn.Module, ABC):
     """Whether depths and translations are in metres."""
     uses_all_parameters: bool = True
     """Whether every parameter takes part in every batch (else DDP must search for the unused ones)."""
+    progress: float = 0.0
+    """Share of the training that is done, set before every step: what schedules of losses are functions of."""
 
     def __init__(self, options: Any) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from geossl.config import Data, KittiStereo
 from geossl.data.kitti_stereo import DAYS, calibration_by_size, samples
 from geossl.data.samples import DataError
 from geossl.formats.calibration import read_kitti_raw_calibration, read_odometry_calibration
+from geossl.formats.kitti_png import read_flow_png
 
 STEREO = Data(source_offsets=(), stereo=True)
 
@@ -52,6 +53,34 @@ def test_neighbours_are_asked_for(year_2012: Path) -> None:
     assert [s.frame for s in found] == [10]
     with pytest.raises(DataError, match=r"holds 2 scenes, none with the views that source_offsets=\[5\]"):
         samples(KittiStereo(root=year_2012, year=2012), Data(source_offsets=(5,)))
+
+
+def test_flow_belongs_to_the_left_reference_image(year_2012: Path) -> None:
+    folder = year_2012 / "training"
+    write(folder / "flow_noc" / "000000_10.png", picture(1))
+    write(folder / "obj_map" / "000000_10.png", picture(1))
+    source = KittiStereo(root=year_2012, year=2012, frames="all", cameras=("left", "right"))
+    for data in (Data(source_offsets=()), Data(source_offsets=(1,)), Data(source_offsets=(-1, 1))):
+        (labelled,) = [s for s in samples(source, data) if s.flow_truth is not None]
+        truth = labelled.flow_truth
+        assert labelled.name == "training/image_0/000000_10" and truth is not None
+        assert truth.kind == "kitti_png" and truth.size == (132, 44) and truth.visible_only
+        assert truth.visible_flow is not None and truth.object_map is not None
+    write(folder / "flow_occ" / "000000_10.png", picture(1))
+    truth = samples(source, Data(source_offsets=(1,)))[1].flow_truth
+    assert truth is not None and "flow_occ" in truth.flow.path and not truth.visible_only
+    assert truth.visible_flow is not None and "flow_noc" in truth.visible_flow.path
+
+
+def test_windows_of_five_frames(year_2012: Path) -> None:
+    for time in (7, 8, 12):
+        write(year_2012 / "training" / "image_0" / f"000000_{time:02d}.png", picture(time))
+    source = KittiStereo(root=year_2012, year=2012, frames="all")
+    found = samples(source, Data(source_offsets=(-2, -1, 1, 2)))
+    assert [(s.frame, [int(v.image.file.path[-6:-4]) for v in s.sources]) for s in found] == [
+        (9, [7, 8, 10, 11]),
+        (10, [8, 9, 11, 12]),
+    ]
 
 
 def test_recordings_are_traced_to_their_raw_drives(year_2012: Path) -> None:
@@ -116,3 +145,18 @@ def test_real_pairs(shared_data: Path) -> None:
     assert len(found) == 14 and all(s.truth is not None and s.truth.object_map is not None for s in found)
     old = samples(KittiStereo(root=shared_data / "kitti_2012", year=2012), STEREO)
     assert [s.name for s in old] == [f"training/image_0/{n}_10" for n in ("000027", "000074", "000138")]
+
+
+def test_real_flow(shared_data: Path) -> None:
+    pairs = Data(source_offsets=(1,))
+    old = samples(KittiStereo(root=shared_data / "kitti_2012", year=2012), pairs)
+    new = samples(KittiStereo(root=shared_data / "kitti_2015", calibration="by_size"), pairs)
+    assert [s.name[-9:] for s in old] == ["000027_10", "000074_10", "000138_10"]
+    assert [s.name[-9:] for s in new] == ["000000_10"]
+    assert [s.flow_truth.visible_only for s in (*old, *new) if s.flow_truth is not None] == [False] * 3 + [True]
+    for sample in (*old, *new):
+        truth = sample.flow_truth
+        assert truth is not None and truth.visible_flow is not None
+        flow, valid = read_flow_png(truth.flow.path)
+        _, visible = read_flow_png(truth.visible_flow.path)
+        assert flow.shape[1::-1] == truth.size and (valid | ~visible).all()  # what is visible is known

@@ -9,7 +9,7 @@ import pytest
 
 from geossl.data.synthetic import StreetOptions, make_street, render_frame, street_example
 from geossl.data.synthetic.cast import SKY, cast, image_rays, pixel_rays
-from geossl.data.synthetic.labels import FrameLabels, make_labels, read_labels, survey, write_labels
+from geossl.data.synthetic.labels import make_labels, survey
 from geossl.data.synthetic.lidar import scan
 from geossl.data.synthetic.render import Rendering
 from geossl.data.synthetic.rig import LEFT, RIGHT
@@ -17,6 +17,7 @@ from geossl.data.synthetic.road import make_road
 from geossl.data.synthetic.solids import intersect
 from geossl.data.synthetic.world import Street
 from geossl.formats.errors import FormatError
+from geossl.formats.street import FrameLabels, read_labels, write_labels
 
 OPTIONS = StreetOptions(sequences=1, frames=40, width=320, height=96, seed=7, noise=0, moving_cars=4, standing=0.2)
 FRAME = 30

@@ -25,6 +25,7 @@ from geossl.engine.checkpoint import Checkpoint, read_checkpoint
 from geossl.engine.distributed import World
 from geossl.engine.run_folder import last_path
 from geossl.engine.train import TrainResult, train
+from geossl.engine.validate import Validation
 from geossl.methods.method import Method, depth_health
 from geossl.types import Batch, Frame, Objective, collate
 
@@ -150,7 +151,7 @@ def train_tiny(
         size = experiment.train.batch_size
         return TinyLoader(world, experiment.train.seed, start_step, workers, size, **loader)
 
-    return train(experiment, run, resume=resume, make_loader=make_loader, make_validation=lambda e: ())
+    return train(experiment, run, resume=resume, make_loader=make_loader, make_validation=lambda d, m: Validation())
 
 
 # --- trainings in other processes ------------------------------------------------------------------------------------

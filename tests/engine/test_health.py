@@ -17,6 +17,9 @@ SOUND = {
     "disparity_spread": 0.6,
     "translation": 0.9,
     "rotation_deg": 0.2,
+    "visible": 0.9,
+    "flow_px": 7.0,
+    "flow_of_width": 0.02,
 }
 COLLAPSED = {
     "all_masked": {"automasked": 0.99},
@@ -25,6 +28,9 @@ COLLAPSED = {
     "depth_at_farthest": {"median_depth": 95.0},
     "flat_disparity": {"disparity_spread": 0.001},
     "no_translation": {"translation": 1e-5},
+    "all_hidden": {"visible": 0.03},
+    "zero_flow": {"flow_px": 0.001, "flow_of_width": 1e-6, "photometric": 0.2},
+    "exploding_flow": {"flow_px": 500.0, "flow_of_width": 0.6},
 }
 
 
@@ -43,6 +49,19 @@ def test_each_collapse_warns_once_and_alone(name: str) -> None:
     said = [line for step in range(20, 1001, 20) for line in health.update(step, SOUND | COLLAPSED[name], 20)[1]]
     assert len(said) == 1
     assert f"[{name}, step 220]" in said[0] and "\n" not in said[0]
+
+
+def test_small_flow_that_explains_the_pair_is_sound() -> None:
+    still = SOUND | {"flow_px": 0.04, "photometric": 0.1}
+    assert all(fresh().update(step, still, 20)[1] == [] for step in range(220, 1001, 20))
+
+
+@pytest.mark.parametrize("name", ["all_hidden", "zero_flow", "exploding_flow"])
+def test_flow_collapse_says_the_figure_and_a_remedy(name: str) -> None:
+    (line,) = fresh().update(300, SOUND | COLLAPSED[name], 300)[1]
+    figure = {"all_hidden": "3.0%", "zero_flow": "0.001 px", "exploding_flow": "500 px, 60%"}[name]
+    remedy = {"all_hidden": "train longer", "zero_flow": "smoothness weight", "exploding_flow": "learning rate"}[name]
+    assert figure in line and remedy in line
 
 
 def test_grace_time_is_silent() -> None:

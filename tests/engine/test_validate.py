@@ -11,9 +11,11 @@ import torch
 from engine_tiny import HEIGHT, WIDTH, Tiny, TinyLoader, TinyOptions, sample, tiny_experiment
 
 from geossl.engine.distributed import World
+from geossl.engine.labelled import thinned
 from geossl.engine.model_folder import load_model
 from geossl.engine.train import train
-from geossl.engine.validate import headline, thinned, validate
+from geossl.engine.validate import Validation, headline
+from geossl.engine.validate_depth import validate_depth
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -38,7 +40,7 @@ class Constant(Tiny):
 
 def test_validate_scales_by_the_median_and_not() -> None:
     method = Constant(TinyOptions())
-    figures = validate(method, labelled(method, [1.0, 2.0, 4.0]), ALONE)
+    figures = validate_depth(method, labelled(method, [1.0, 2.0, 4.0]), ALONE)
     assert figures["median/abs_rel"] == pytest.approx(0, abs=1e-6)
     # |p - f p| / (f p) for f = 1, 2, 4 is 0, 1/2, 3/4
     assert figures["none/abs_rel"] == pytest.approx((0 + 0.5 + 0.75) / 3, rel=1e-6)
@@ -53,16 +55,16 @@ def test_validate_scales_by_the_median_and_not() -> None:
 def test_validate_of_a_model_up_to_scale_has_no_unscaled_score() -> None:
     method = Constant(TinyOptions())
     method.is_metric = False  # type: ignore[misc]
-    assert "none/abs_rel" not in validate(method, labelled(method, [1.0]), ALONE)
+    assert "none/abs_rel" not in validate_depth(method, labelled(method, [1.0]), ALONE)
 
 
 def test_validate_leaves_out_samples_without_labels() -> None:
     method = Constant(TinyOptions())
     items = labelled(method, [1.0, 1.0])
     items[0] = (items[0][0], np.zeros((HEIGHT, WIDTH), np.float32))
-    assert validate(method, items, ALONE)["images"] == 1
+    assert validate_depth(method, items, ALONE)["images"] == 1
     with pytest.raises(ValueError, match="no validation sample has a known depth"):
-        validate(method, items[:1], ALONE)
+        validate_depth(method, items[:1], ALONE)
 
 
 def test_best_checkpoint_is_the_best_validated_one(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_best_checkpoint_is_the_best_validated_one(tmp_path: Path) -> None:
         experiment,
         tmp_path,
         make_loader=lambda e, world, step: TinyLoader(world, 0, step, 0),
-        make_validation=lambda e: [(sample(0), truth)],
+        make_validation=lambda data, method: Validation(depth=[(sample(0), truth)]),
     )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     scores = {line["step"]: line["validation/none/abs_rel"] for line in lines if "validation/images" in line}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from geossl.formats.errors import FormatError
-from geossl.formats.image import decode_image, read_image, read_image_size, write_image
+from geossl.formats.image import decode_grey, decode_image, encode, read_image, read_image_size, write_image
 
 
 @pytest.fixture
@@ -72,3 +72,14 @@ def test_read_image_size_equals_the_decoded_size_on_real_frames(shared_data: Pat
     for path in paths:
         height, width, _ = read_image(path).shape
         assert read_image_size(path) == (width, height)
+
+
+def test_grey_decoding_keeps_grey_and_weighs_colours() -> None:
+    """Rec. 601: a pure green of 200 is 0.587 * 200 = 117.4."""
+    grey = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    np.testing.assert_array_equal(decode_grey(encode(Path("a.png"), grey), "a"), grey)
+    green = np.zeros((5, 7, 3), np.uint8)
+    green[..., 1] = 200
+    assert abs(decode_grey(encode(Path("a.png"), green), "a").astype(float) - 117.4).max() < 1
+    with pytest.raises(FormatError, match="a: is cut off"):
+        decode_grey(encode(Path("a.png"), grey)[:-8], "a")

@@ -112,6 +112,33 @@ def test_warp_by_flow_float32_under_bfloat16_autocast() -> None:
     assert actual.dtype == torch.float32 and torch.equal(actual, expected)
 
 
+def test_warp_by_integer_flow_is_exactly_the_shift() -> None:
+    image = torch.rand(3, 2, 7, 11, dtype=torch.float64)
+    flow = torch.tensor([2.0, -1.0], dtype=torch.float64).view(1, 2, 1, 1).expand(3, 2, 7, 11)
+    warped, in_view_ = warp_by_flow(image, flow)
+    assert torch.allclose(warped[..., 1:, :9], image[..., :-1, 2:], atol=1e-12)
+    assert in_view_[..., 1:, :9].all() and in_view_.sum() == 3 * 6 * 9  # the last row and column count
+
+
+def test_warp_by_flow_of_crops_reaches_the_whole_image() -> None:
+    """Each sample's crop lies elsewhere; its warp is the crop of the whole image's warp, beyond its own border."""
+    full, full_flow = torch.rand(3, 3, 13, 18, dtype=torch.float64), torch.randn(3, 2, 13, 18, dtype=torch.float64) * 3
+    expected, expected_in_view = warp_by_flow(full, full_flow)
+    origin = torch.tensor([[0, 0], [5, 3], [8, 6]])
+    windows = [(slice(v, v + 7), slice(u, u + 10)) for u, v in origin.tolist()]
+    flow = torch.stack([full_flow[n][:, rows, columns] for n, (rows, columns) in enumerate(windows)])
+    warped, in_view_ = warp_by_flow(full, flow, origin=origin)
+    for n, (rows, columns) in enumerate(windows):
+        assert torch.allclose(warped[n], expected[n][:, rows, columns], atol=1e-12)
+        assert torch.equal(in_view_[n], expected_in_view[n][:, rows, columns])
+    assert in_view_.sum() > in_view(flow).sum()
+
+
+def test_warp_by_flow_names_an_origin_of_the_wrong_shape() -> None:
+    with pytest.raises(ValueError, match=r"origin has shape \(2,\); expected \(3, 2\)"):
+        warp_by_flow(torch.rand(3, 1, 4, 5), torch.zeros(3, 2, 4, 5), origin=torch.zeros(2))
+
+
 def splat_by_loops(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     b, _, h, w = values.shape
     out = torch.zeros_like(values)

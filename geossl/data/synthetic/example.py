@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.data.synthetic.labels import motions, move, project, survey, visible_in
+from geossl.data.synthetic.labels import motions, survey, visible_in
 from geossl.data.synthetic.options import StreetOptions
 from geossl.data.synthetic.render import Rendering, render_frame
 from geossl.data.synthetic.rig import LEFT, RIGHT
 from geossl.data.synthetic.world import Street, make_street
+from geossl.formats.street import move, project
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.data.synthetic.cast import Hits
-from geossl.data.synthetic.labels import make_labels, survey, write_labels
+from geossl.data.synthetic.labels import make_labels, survey
 from geossl.data.synthetic.lidar import scan
 from geossl.data.synthetic.options import StreetOptions
 from geossl.data.synthetic.render import render_frame
@@ -39,6 +39,7 @@ from geossl.data.synthetic.rig import LEFT, RIGHT, calibration_texts
 from geossl.data.synthetic.world import Street, make_street
 from geossl.formats.atomic import write_bytes_atomic, write_text_atomic
 from geossl.formats.oxts import Oxts, oxts_from_pose, write_oxts
+from geossl.formats.street import write_labels
 from geossl.formats.trajectory import write_kitti_trajectory
 from geossl.formats.velodyne import write_velodyne
 

@@ -1,9 +1,4 @@
-"""The experiment schema: what a YAML config may say, with every default and its meaning.
-
-A config file holds only what differs from the defaults; `base: other.yaml` inherits from a file beside it or from
-the packaged `configs/`. `key=value` overrides reach any field by its dotted path (`train.lr=2e-4`). All errors are
-reported at once, each with the closest valid name.
-"""
+"""From YAML files, overrides and words of the command line to an experiment or a source, and back to YAML."""
 
 from __future__ import annotations
 
@@ -11,172 +6,14 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-
-class ConfigError(ValueError):
-    """A config that cannot be used; the message lists every error at once."""
-
-
-class Strict(BaseModel):
-    """A frozen model that refuses unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-class Source(Strict):
-    """What every kind of data source shares."""
-
-    weight: float = Field(1.0, gt=0, description="Relative number of batches drawn from this source.")
-    stereo: bool | None = Field(None, description="Load the other camera; null inherits data.stereo.")
-    source_offsets: tuple[int, ...] | None = Field(None, description="Null inherits data.source_offsets.")
-
-
-class KittiRaw(Source):
-    """KITTI raw recordings (unpacked or the official zips), and the synthetic street, which has the same layout."""
-
-    kind: Literal["kitti_raw"] = "kitti_raw"
-    root: Path = Field(description="Folder with 2011_09_26/... or with the official zip files.")
-    split: str | None = Field(
-        None, description="eigen_zhou_train, eigen_zhou_val, eigen_test, a file list's path, or null for all frames."
-    )
-    drives: tuple[str, ...] | None = Field(None, description="Only these drives, e.g. 2011_09_26_drive_0001_sync.")
-    cameras: tuple[Literal["image_00", "image_01", "image_02", "image_03"], ...] = ("image_02", "image_03")
-    intrinsics: Literal["calibrated", "nominal"] = Field(
-        "calibrated", description="Each date's calibration, or Monodepth2's nominal (0.58 W, 1.92 H, W/2, H/2)."
-    )
-    depth_root: Path | None = Field(None, description="Root of KITTI's improved depth ground truth, for evaluation.")
-
-
-class KittiOdometry(Source):
-    """KITTI odometry sequences."""
-
-    kind: Literal["kitti_odometry"] = "kitti_odometry"
-    root: Path = Field(description="Folder with sequences/ and poses/.")
-    sequences: tuple[str, ...] = Field(("00", "01", "02", "03", "04", "05", "06", "07", "08"))
-    cameras: tuple[Literal["image_0", "image_1", "image_2", "image_3"], ...] | None = Field(
-        None, description="Target cameras; null takes colour left and right where present, else grey."
-    )
-
-
-class KittiStereo(Source):
-    """KITTI 2012 and 2015 stereo/flow pairs (and their multi-view extension where unpacked beside them)."""
-
-    kind: Literal["kitti_stereo"] = "kitti_stereo"
-    root: Path = Field(description="Folder that contains training/ (or testing/).")
-    year: Literal[2012, 2015] = 2015
-    subset: Literal["training", "testing"] = "training"
-    cameras: tuple[Literal["left", "right"], ...] = Field(("left",), description="Target cameras; labels are left's.")
-    frames: Literal["reference", "all"] = Field(
-        "reference", description="Targets: only image _10, which has the labels, or every image unpacked."
-    )
-    calibration: Literal["files", "by_size"] = Field(
-        "files", description="by_size: of the recording day that has images of this size; for copies without files."
-    )
-
-
-class Folder(Source):
-    """A folder of images in name order, optionally with the right camera's folder."""
-
-    kind: Literal["folder"] = "folder"
-    root: Path = Field(description="Folder of images; every subfolder with images is one clip.")
-    intrinsics: tuple[float, float, float, float] | None = Field(
-        None,
-        description="fx, fy, cx, cy in pixels of the files; null reads intrinsics.txt or intrinsics.json in root.",
-    )
-    right: Path | None = Field(None, description="Folder of the right camera's images, same names.")
-    baseline_m: float | None = Field(None, gt=0, description="Distance of the two cameras in metres.")
-
-
-class Video(Source):
-    """A video file."""
-
-    kind: Literal["video"] = "video"
-    root: Path = Field(description="The video file.")
-    intrinsics: tuple[float, float, float, float] | None = Field(None, description="fx, fy, cx, cy in pixels.")
-    stride: int = Field(1, ge=1, description="Take every n-th frame.")
-    rate_hz: float | None = Field(None, gt=0, description="Take frames at about this rate instead of `stride`.")
-
-
-AnySource = Annotated[KittiRaw | KittiOdometry | KittiStereo | Folder | Video, Field(discriminator="kind")]
-SOURCE_KINDS: dict[str, type[Source]] = {
-    "kitti_raw": KittiRaw,
-    "kitti_odometry": KittiOdometry,
-    "kitti_stereo": KittiStereo,
-    "folder": Folder,
-    "video": Video,
-}
-
-
-class Augment(Strict):
-    """Colour jitter and horizontal flip of whole samples (Monodepth2's values)."""
-
-    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
-    jitter: float = Field(0.5, ge=0, le=1, description="Probability of colour jitter; one draw for all frames.")
-    brightness: float = Field(0.2, ge=0)
-    contrast: float = Field(0.2, ge=0)
-    saturation: float = Field(0.2, ge=0)
-    hue: float = Field(0.1, ge=0, le=0.5)
-
-
-class Data(Strict):
-    train: tuple[AnySource, ...] = Field((), description="Sources of training samples.")
-    validation: tuple[AnySource, ...] = Field((), description="Sources with LiDAR or depth labels.")
-    height: int = Field(192, ge=64, multiple_of=32)
-    width: int = Field(640, ge=64, multiple_of=32)
-    source_offsets: tuple[int, ...] = Field((-1, 1), description="Time steps of the source views; () for none.")
-    stereo: bool = Field(False, description="Load the other camera of the target's time.")
-    stereo_sources: bool = Field(False, description="Load the other camera of the sources' times too.")
-    cache: Literal["none", "memory", "disk"] = Field("none", description="Keep decoded uint8 images at training size.")
-    cache_dir: Path | None = Field(None, description="Folder of the disk cache; null: ~/.cache/geossl.")
-    on_error: Literal["raise", "skip"] = Field("raise", description="What to do about an unreadable sample.")
-    num_workers: int = Field(2, ge=0, description="Loader processes; 0 loads in the training process.")
-    augment: Augment = Augment()
-
-
-# --- training --------------------------------------------------------------------------------------------------------
-
-
-class Train(Strict):
-    epochs: int = Field(20, ge=1)
-    steps: int | None = Field(None, ge=1, description="Optimiser steps; overrides `epochs` where given.")
-    batch_size: int = Field(12, ge=1, description="Samples a step over all processes.")
-    optimizer: Literal["adam", "adamw"] = "adam"
-    lr: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
-    milestones: tuple[float, ...] = Field((0.75,), description="Shares of the training after which `step` drops.")
-    gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop of `step`.")
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the training with linearly rising rate.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the networks; losses stay float32.")
-    channels_last: bool = True
-    grad_clip: float | None = Field(None, gt=0, description="Largest gradient norm.")
-    freeze_batchnorm: bool = Field(False, description="Use running statistics and do not update them.")
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl.")
-    sample_every: int = Field(500, ge=1, description="Steps between sample pictures.")
-    validate_every: int = Field(1000, ge=1, description="Steps between validations.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-
-
-class Experiment(Strict):
-    """One experiment: a method with its options, data and training."""
-
-    method: str = Field("monodepth2", description="A name of geossl.methods, or package.module:Class of your own.")
-    model: dict[str, Any] = Field(default_factory=dict, description="The method's own options.")
-    data: Data = Data()
-    train: Train = Train()
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
+from geossl.config.experiment import Experiment
+from geossl.config.sources import SOURCE_KINDS, AnySource, KittiOdometry, KittiRaw, KittiStereo
+from geossl.config.strict import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
@@ -219,12 +56,15 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 
 def parse_experiment(values: Mapping[str, Any], where: str = "config") -> Experiment:
-    """Validates nested values into an `Experiment`, the method's options filled in with their defaults.
+    """Validates nested values into an `Experiment`, its method's options filled in with their defaults.
+
+    Where a method of optical flow is trained, training sources that do not say what to `exclude` leave out what the
+    benchmarks of flow test.
 
     Raises:
         ConfigError: Listing every error at once.
     """
-    from geossl.methods import method_options  # late: methods import torch
+    from geossl.methods import method_options, predicts_flow  # late: methods import torch
 
     errors: list[str] = []
     experiment: Experiment | None = None
@@ -244,7 +84,17 @@ def parse_experiment(values: Mapping[str, Any], where: str = "config") -> Experi
     if errors or experiment is None:
         listed = "\n".join(f"  {line}" for line in errors)
         raise ConfigError(f"{where} has {len(errors)} error{'s' if len(errors) != 1 else ''}:\n{listed}")
-    return experiment.model_copy(update={"model": options})
+    resolved: dict[str, Any] = {"model": options}
+    if predicts_flow(experiment.method):
+        train = tuple(_without_benchmarks(source) for source in experiment.data.train)
+        resolved["data"] = experiment.data.model_copy(update={"train": train})
+    return experiment.model_copy(update=resolved)
+
+
+def _without_benchmarks(source: AnySource) -> AnySource:
+    """The source with what is tested left out, unless it says what to do about it."""
+    undecided = isinstance(source, KittiRaw | KittiOdometry | KittiStereo) and source.exclude is None
+    return source.model_copy(update={"exclude": "benchmarks"}) if undecided else source
 
 
 def parse_source(spec: str) -> AnySource:
@@ -283,8 +133,8 @@ def dump_yaml(experiment: Experiment) -> str:
 
 def configs_dir() -> Path:
     """Where the packaged configs lie: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+    package = Path(__file__).parents[1]
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def find_config(path: str | Path) -> Path:

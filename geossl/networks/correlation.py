@@ -1,0 +1,84 @@
+"""The cost volume of two feature maps, in plain torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from geossl.geometry.precision import float32_island
+
+
+@float32_island
+def correlation(
+    a: Tensor, b: Tensor, max_displacement: int, stride: int = 1, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """Scalar products of every feature of `a` with those of `b` around the same place.
+
+    out[:, k, v, u] = sum_c a[:, c, v, u] b[:, c, v + dv, u + du], with `b` zero outside. dv and du run over
+    -d, -d + stride, ..., d, n = 2d / stride + 1 of each, du fastest: k = (n (dv + d) + (du + d)) / stride.
+
+    Args:
+        a, b: (B, C, H, W).
+        max_displacement: d, a multiple of `stride`. FlowNetC: 20 at stride 2, 441 channels; PWC: 4, 81 channels.
+        reduction: "mean" divides by C.
+
+    Returns:
+        (B, n * n, H, W) float32 (float64 for float64).
+
+    Raises:
+        ValueError: If the shapes differ, or d is no multiple of `stride`.
+
+    Convention: with d = 4, channel 40 is no displacement and channel 41 compares with the pixel to the right (du = 1).
+    Source: Dosovitskiy et al., ICCV 2015 (FlowNet), eq. 1, patches of one pixel. https://arxiv.org/abs/1504.06852
+    """
+    if a.dim() != 4 or a.shape != b.shape:
+        raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same (B, C, H, W).")
+    if stride < 1 or max_displacement < 0 or max_displacement % stride:
+        raise ValueError(f"max_displacement is {max_displacement}; expected a multiple of the stride {stride}, or 0.")
+    costs: Tensor = _Correlation.apply(a, b, max_displacement, stride)
+    return costs / a.shape[1] if reduction == "mean" else costs
+
+
+class _Correlation(torch.autograd.Function):
+    """Sums over shifted views; the gradient adds up in place, which autograd would do by one padded map a shift.
+
+    A loop that autograd records takes 2.6 times as long forward and 5 times backward on a core (B = 4, C = 32,
+    80 x 208, d = 4); unfolding takes 9 and 20 times as long and keeps (2d + 1)^2 copies of `b`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, max_displacement: int, stride: int) -> Tensor:
+        padded = F.pad(b, (max_displacement,) * 4)
+        ctx.save_for_backward(a, padded)
+        ctx.max_displacement, ctx.stride = max_displacement, stride
+        shifts = _shifts(max_displacement, stride)
+        costs = a.new_empty(a.shape[0], len(shifts), *a.shape[2:])
+        for k, (row, column) in enumerate(shifts):
+            costs[:, k] = (a * _view(padded, row, column, a)).sum(1)
+        return costs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        a, padded = ctx.saved_tensors
+        of_a, of_padded = torch.zeros_like(a), torch.zeros_like(padded)
+        for k, (row, column) in enumerate(_shifts(ctx.max_displacement, ctx.stride)):
+            of_cost = gradient[:, k : k + 1]
+            of_a.addcmul_(of_cost, _view(padded, row, column, a))
+            _view(of_padded, row, column, a).addcmul_(of_cost, a)
+        d = ctx.max_displacement
+        return of_a, _view(of_padded, d, d, a), None, None
+
+
+def _shifts(max_displacement: int, stride: int) -> list[tuple[int, int]]:
+    """Top-left corners (row, column) of the displaced views in the padded map, in the order of the channels."""
+    steps = range(0, 2 * max_displacement + 1, stride)
+    return [(row, column) for row in steps for column in steps]
+
+
+def _view(padded: Tensor, row: int, column: int, like: Tensor) -> Tensor:
+    return padded[..., row : row + like.shape[-2], column : column + like.shape[-1]]

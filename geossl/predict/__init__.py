@@ -1,0 +1,25 @@
+"""From images to files: depth maps, trajectories and optical flow of a trained model.
+
+OUT/meta.json says what the files mean: unit, camera, model, command. Interrupted and started again, what is there is
+not computed again.
+"""
+
+from geossl.predict.common import PredictionSummary, Progress, to_model_size
+from geossl.predict.depth import DEPTH_OUTPUTS, inverse_depth, predict_depth
+from geossl.predict.flow import FLOW_OUTPUTS, predict_flow
+from geossl.predict.pose import POSE_OUTPUTS, chain_motions, pose_targets, predict_pose
+
+__all__ = [
+    "DEPTH_OUTPUTS",
+    "FLOW_OUTPUTS",
+    "POSE_OUTPUTS",
+    "PredictionSummary",
+    "Progress",
+    "chain_motions",
+    "inverse_depth",
+    "pose_targets",
+    "predict_depth",
+    "predict_flow",
+    "predict_pose",
+    "to_model_size",
+]

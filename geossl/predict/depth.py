@@ -1,0 +1,192 @@
+"""Depth maps of every image of a source.
+
+Depth is written at the source's resolution: the network sees the image at its training size, and its inverse depth is
+resized bilinearly (inverse depth is what varies linearly over a plane's picture).
+
+    OUT/npy/<name>.npy     float32 (H, W) z-depth        OUT/pfm/<name>.pfm     the same
+    OUT/png16/<name>.png   uint16, z-depth * 256         OUT/ply/<name>.ply     coloured points
+    OUT/color/<name>.png   for the eye only: the colours' range is each picture's own
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geossl.data.folder import GUESSED_FIELD_OF_VIEW_DEG, guessed_camera
+from geossl.engine.model_folder import LoadedModel, load_model
+from geossl.formats.image import write_image
+from geossl.formats.kitti_png import write_depth_png
+from geossl.formats.npy import write_npy
+from geossl.formats.pfm import write_pfm
+from geossl.formats.ply import write_ply
+from geossl.formats.safe_paths import inside
+from geossl.geometry.camera import backproject
+from geossl.geometry.transforms import flip_K, resize_K, upsample
+from geossl.inputs import InputImage, grouped, open_source, read_ahead
+from geossl.predict.common import (
+    PredictionSummary,
+    Progress,
+    check_kinds,
+    local_device,
+    model_size,
+    report,
+    to_model_size,
+)
+from geossl.prediction_folder import begin, common_meta, my_share
+from geossl.types import MissingInput, PredictsDepth
+from geossl.visualize import colorize_depth
+
+DEPTH_OUTPUTS = {"npy": ".npy", "png16": ".png", "color": ".png", "pfm": ".pfm", "ply": ".ply"}
+
+
+def predict_depth(
+    model: str | Path,
+    source: str | Sequence[InputImage],
+    out: str | Path,
+    *,
+    save: Sequence[str] = ("npy",),
+    flip: bool = False,
+    intrinsics: Sequence[float] | None = None,
+    device: str = "auto",
+    batch_size: int = 4,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> PredictionSummary:
+    """Writes the depth of every image of a source.
+
+    Args:
+        model: Model folder, run folder or checkpoint.
+        source: Image, folder, glob, video, or data specification `kind:root[,key=value]`; or what `open_source` gave.
+        out: Folder of the predictions.
+        save: Kinds of files, of `DEPTH_OUTPUTS`.
+        flip: Average with the prediction of the mirrored image (Godard et al. 2017, section 4.1); meta.json says so.
+        intrinsics: fx, fy, cx, cy in pixels of the source, for sources that do not say.
+        device: auto, cpu, cuda or mps.
+        batch_size: Images at a time.
+        overwrite: Compute files again that exist, and allow another model's files to be replaced.
+        command: The command line, for meta.json.
+        progress: Called with (done, total) images.
+
+    Raises:
+        ValueError: If an output kind is unknown, intrinsics are needed but missing, the source is empty, or OUT holds
+            another model's predictions.
+        MissingInput: If the model does not predict depth.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    check_kinds(save, DEPTH_OUTPUTS)
+    images = open_source(source, intrinsics) if isinstance(source, str) else list(source)
+    if "ply" in save and any(image.K is None for image in images):
+        raise ValueError("point clouds need the camera; give --intrinsics fx,fy,cx,cy in pixels of the source.")
+    loaded = load_model(model, local_device(device))
+    if not isinstance(loaded.method, PredictsDepth):
+        raise MissingInput(f"{loaded.config.method} predicts no depth; give a model that does.")
+    mine = my_share(images)
+
+    def outputs(image: InputImage) -> dict[str, Path]:
+        return {kind: inside(out / kind, image.name + DEPTH_OUTPUTS[kind]) for kind in save}
+
+    meta = _depth_meta(loaded, images, flip, command)
+    begin(out, meta, [path for image in mine for path in outputs(image).values()], overwrite)
+    todo = [image for image in mine if not all(path.is_file() for path in outputs(image).values())]
+
+    def write(image: InputImage, native: NDArray[np.uint8], depth: NDArray[np.float32]) -> None:
+        for kind, path in outputs(image).items():
+            if not path.is_file():
+                _write_depth(kind, path, depth, native, image.K)
+
+    done = len(mine) - len(todo)
+    report(progress, done, len(mine))
+    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+        pending: deque[Future[None]] = deque()
+        for group in grouped(read_ahead(readers, todo, 2 * batch_size), batch_size):
+            depths = _infer_depth(loaded, [native for _, native in group], [image.K for image, _ in group], flip)
+            for (image, native), depth in zip(group, depths, strict=True):
+                pending.append(writers.submit(write, image, native, depth))
+            while len(pending) > 4 * batch_size:
+                pending.popleft().result()
+            done += len(group)
+            report(progress, done, len(mine))
+        for future in pending:
+            future.result()
+    return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
+
+
+@torch.no_grad()
+def _infer_depth(
+    loaded: LoadedModel, natives: Sequence[NDArray[np.uint8]], Ks: Sequence[NDArray[np.float64] | None], flip: bool
+) -> list[NDArray[np.float32]]:
+    """Depth of images of any sizes, each at its own size."""
+    device = next(loaded.method.parameters()).device
+    size = model_size(loaded)
+    resized = torch.cat([to_model_size(native, size) for native in natives]).to(device)
+    matrices = []
+    for native, K in zip(natives, Ks, strict=True):
+        height, width = native.shape[:2]
+        full = torch.tensor(guessed_camera((width, height)).K if K is None else K, dtype=torch.float64)
+        matrices.append(resize_K(full, (height, width), size).float())
+    inverse = inverse_depth(loaded.method, resized, torch.stack(matrices).to(device), flip)  # (B, 1, h, w)
+    return [
+        (1.0 / upsample(inverse[i : i + 1], native.shape[:2])[0, 0]).cpu().numpy() for i, native in enumerate(natives)
+    ]
+
+
+def inverse_depth(method: Any, image: Tensor, K: Tensor, flip: bool = False) -> Tensor:
+    """(B, 3, h, w) RGB in [0, 1] -> (B, 1, h, w) 1 / z; with `flip`, merged with the mirrored image's prediction.
+
+    The merge takes the left 5 % from the mirrored prediction, the right 5 % from the plain one (each is blind at its
+    other edge), their mean between, with linear passages of 5 %.
+    Source: Godard et al., CVPR 2017, section 4.1. https://arxiv.org/abs/1609.03677
+    """
+    plain = 1.0 / method.predict_depth(image, K).float()
+    if not flip:
+        return plain
+    width = image.shape[-1]
+    mirrored = 1.0 / method.predict_depth(image.flip(-1), flip_K(K, width)).float().flip(-1)
+    column = torch.linspace(0, 1, width, device=image.device)
+    left = 1.0 - (20.0 * (column - 0.05)).clamp(0, 1)
+    right = left.flip(0)
+    return right * plain + left * mirrored + (1.0 - left - right) * 0.5 * (plain + mirrored)
+
+
+def _write_depth(
+    kind: str, path: Path, depth: NDArray[np.float32], image: NDArray[np.uint8], K: NDArray[np.float64] | None
+) -> None:
+    if kind == "npy":
+        write_npy(path, depth)
+    elif kind == "png16":
+        write_depth_png(path, depth)
+    elif kind == "pfm":
+        write_pfm(path, depth)
+    elif kind == "color":
+        write_image(path, colorize_depth(depth))
+    elif kind == "ply" and K is not None:
+        matrix = torch.tensor(K, dtype=torch.float32)[None]
+        points = backproject(torch.from_numpy(depth)[None, None], matrix)  # (1, 3, H, W)
+        write_ply(path, points[0].flatten(1).T.numpy(), image.reshape(-1, 3))
+
+
+def _depth_meta(loaded: LoadedModel, images: Sequence[InputImage], flip: bool, command: str) -> dict[str, Any]:
+    guess = f"a horizontal field of view of {GUESSED_FIELD_OF_VIEW_DEG:g} degrees, where K is null"
+    return {
+        **common_meta("depth", loaded, command),
+        "flip_postprocessing": flip,
+        "depth": "z along the optical axis, at the source's resolution; png16 holds depth * 256, 0 = unknown",
+        "guessed_camera": guess if any(image.K is None for image in images) else None,
+        "files": {image.name: {"source": image.origin, "K": _listed(image.K)} for image in images},
+    }
+
+
+def _listed(K: NDArray[np.float64] | None) -> list[list[float]] | None:
+    return None if K is None else [[float(x) for x in row] for row in K]
