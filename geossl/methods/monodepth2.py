@@ -31,7 +31,7 @@ from geossl.geometry.warping import synthesize_target
 from geossl.losses.photometric import photometric_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.method import Method, depth_health, motion_health
-from geossl.networks.depth_decoder import DepthDecoder
+from geossl.networks.depth_decoder import NUM_LEVELS, DepthDecoder
 from geossl.networks.encoders import build_encoder
 from geossl.networks.pose import PoseCNN, PoseDecoder
 from geossl.types import Batch, Frame, Objective
@@ -43,7 +43,8 @@ class Monodepth2Options(Strict):
     encoder: str = Field("resnet18", description="resnet18, resnet34, resnet50, compact or timm:NAME.")
     encoder_weights: str | None = Field("imagenet", description="imagenet, a file, or null for random.")
     decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
-    num_scales: int = Field(4, ge=1, le=4)
+    num_scales: int = Field(4, ge=1, le=4, description="Scales predicted, each half the size of the one before.")
+    finest_scale: int = Field(0, ge=0, le=3, description="The first of them: 0 has the image's size, 1 half of it.")
     pose: Literal["separate", "shared", "posecnn"] = Field("separate", description="The pose network's encoder.")
     pose_encoder: str = "resnet18"
     pose_scale: float = Field(1.0, gt=0, le=1, description="Size of the pose network's images against the batch's.")
@@ -54,6 +55,9 @@ class Monodepth2Options(Strict):
     smoothness: float = Field(1e-3, ge=0, description="Divided by 2^scale.")
     minimum_reprojection: bool = Field(True, description="Per-pixel minimum over sources; else their mean.")
     automask: bool = Field(True, description="Ignore pixels that a source explains better unwarped.")
+    automask_stereo: bool = Field(
+        True, description="Whether the other camera counts among these sources; a stereo pair never stands still."
+    )
     full_resolution: bool = Field(True, description="Upsample every scale's depth and compare at full size.")
     predictive_mask: bool = Field(False, description="SfMLearner's learned mask instead of the auto-mask.")
     mask_weight: float = Field(0.2, ge=0, description="Of the predictive mask's pull towards one.")
@@ -76,8 +80,8 @@ class Monodepth2(Method):
         self.uses_all_parameters = not options.partial
         self.unit_m = options.metres_per_unit if self.is_metric else 1.0
         self.encoder = build_encoder(options.encoder, options.encoder_weights)
-        scales = tuple(range(options.num_scales))
-        self.depth_decoder = DepthDecoder(self.encoder.channels, scales, dims=options.decoder_channels)
+        self.scales = tuple(range(options.finest_scale, min(options.finest_scale + options.num_scales, NUM_LEVELS)))
+        self.depth_decoder = DepthDecoder(self.encoder.channels, self.scales, dims=options.decoder_channels)
         if self.video and options.pose == "separate":
             self.pose_encoder = build_encoder(options.pose_encoder, options.encoder_weights, images=2)
             self.pose_decoder = PoseDecoder(self.pose_encoder.channels, features=1, frames=2)
@@ -87,14 +91,15 @@ class Monodepth2(Method):
             self.pose_cnn = PoseCNN(images=2)
         if options.predictive_mask:
             self.mask_decoder = DepthDecoder(
-                self.encoder.channels, scales, outputs=2 * self.video + self.stereo, dims=options.decoder_channels
+                self.encoder.channels, self.scales, outputs=2 * self.video + self.stereo, dims=options.decoder_channels
             )
 
     # --- prediction --------------------------------------------------------------------------------------------------
 
     def predict_depth(self, image: Tensor, K: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) z-depth, metres where trained with stereo."""
-        return self.depth_of(self.depth_decoder(self.encoder(image))[0]) * self.unit_m
+        finest = self.depth_decoder(self.encoder(image))[0]
+        return self.depth_of(upsample(finest, size_of(image))) * self.unit_m
 
     def predict_motions(self, target: Tensor, sources: Sequence[Tensor]) -> Tensor:
         """Two images in temporal order -> (B, 1, 4, 4) T_source_target, metres where trained with stereo."""
@@ -130,13 +135,13 @@ class Monodepth2(Method):
         masks = self.mask_decoder(features) if options.predictive_mask else [None] * len(unit_inverse_depths)
 
         photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
-        for scale, (unit_inverse_depth, mask) in enumerate(zip(unit_inverse_depths, masks, strict=True)):
+        for scale, unit_inverse_depth, mask in zip(self.scales, unit_inverse_depths, masks, strict=True):
             # Published default: every scale's depth is upsampled and compared at full size.
             size = size_of(batch.target.image if options.full_resolution else unit_inverse_depth)
             depth = self.depth_of(upsample(unit_inverse_depth, size))
-            if scale == 0 or not options.full_resolution:
+            if scale == self.scales[0] or not options.full_resolution:
                 target, seen = area_reduced(batch.target, size), [(area_reduced(f, size), T) for f, T in views]
-                identity = self.identity_error(target.image, seen)
+                identity = self.identity_error(target.image, self.may_stand_still(batch, seen))
             warped, errors = self.reprojection_error(target, depth, seen)
             if mask is not None:
                 mask = upsample(mask, size)[:, : errors.shape[1]]
@@ -147,32 +152,30 @@ class Monodepth2(Method):
             image = area_reduced(batch.target, size_of(unit_inverse_depth)).image
             roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
             smoothness.append(options.smoothness / 2**scale * roughness)
-            if scale == 0:
+            if scale == self.scales[0]:
                 maps = {"target": target.image, "warped": warped, "error": error, "depth": depth * self.unit_m}
-                maps |= {"moving": moving.float()} if self.automasks else {}
-                health = self.health(errors, identity, depth, moving, views if batch.sources else [])
+                maps |= {"moving": moving.float()} if identity.shape[1] else {}
+                everywhere = identity if identity.shape[1] == len(seen) else self.identity_error(target.image, seen)
+                health = self.health(errors, everywhere, depth)
+                health |= {"automasked": 1 - moving.float().mean()} if identity.shape[1] else {}
+                health |= motion_health(views[0][1], self.unit_m) if self.video and batch.sources else {}
 
         terms = {"photometric": torch.stack(photometric).mean(), "smoothness": torch.stack(smoothness).mean()}
         if mask_term:
             terms["mask"] = torch.stack(mask_term).mean()
         return Objective(terms, {name: value.detach() for name, value in maps.items()}, health)
 
-    @property
-    def automasks(self) -> bool:
-        return self.options.automask and not self.options.predictive_mask
+    def may_stand_still(self, batch: Batch, views: list[tuple[Frame, Tensor]]) -> list[tuple[Frame, Tensor]]:
+        """The views whose unwarped images take part in auto-masking; those of video come first in `views`."""
+        if not self.options.automask or self.options.predictive_mask:
+            return []
+        return views if self.options.automask_stereo else views[: len(batch.sources) if self.video else 0]
 
     @torch.no_grad()
-    def health(
-        self, errors: Tensor, identity: Tensor, depth: Tensor, moving: Tensor, views: list[tuple[Frame, Tensor]]
-    ) -> dict[str, Tensor]:
+    def health(self, errors: Tensor, identity: Tensor, depth: Tensor) -> dict[str, Tensor]:
         best = errors.amin(1)
         health = {"photometric": best[best.isfinite()].mean(), "identity_photometric": identity.amin(1).mean()}
-        health |= depth_health(depth, self.unit_m)
-        if self.automasks:
-            health["automasked"] = 1 - moving.float().mean()
-        if self.video and views:
-            health |= motion_health(views[0][1], self.unit_m)
-        return health
+        return health | depth_health(depth, self.unit_m)
 
     def views(self, batch: Batch) -> list[tuple[Frame, Tensor]]:
         """The frames that may explain the target, each with T_source_target in network units."""
@@ -208,21 +211,23 @@ class Monodepth2(Method):
 
     def identity_error(self, image: Tensor, views: list[tuple[Frame, Tensor]]) -> Tensor:
         """(B, views, H, W) errors of the unwarped sources."""
+        none = image[:, :0]
         with torch.no_grad():
-            return torch.cat([photometric_map(s.image, image, self.options.ssim_weight) for s, _ in views], 1)
+            return torch.cat([none, *(photometric_map(s.image, image, self.options.ssim_weight) for s, _ in views)], 1)
 
     def combine(self, errors: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
         """(B, views, H, W) errors -> (B, 1, H, W) what training minimises, and where it is the warp's (eq. 4, 5)."""
+        minimum = self.options.minimum_reprojection
         finite = errors.isfinite()
-        if self.options.minimum_reprojection:
-            error, still = errors.amin(1, keepdim=True), identity.amin(1, keepdim=True)
+        if minimum:
+            error = errors.amin(1, keepdim=True)
         else:
             count = finite.sum(1, keepdim=True)
             error = errors.where(finite, errors.new_zeros(())).sum(1, keepdim=True) / count.clamp_min(1)
             error = error.where(count > 0, error.new_full((), torch.inf))
-            still = identity.mean(1, keepdim=True)
         moving = error.isfinite()
-        if self.automasks:
+        if identity.shape[1]:
+            still = identity.amin(1, keepdim=True) if minimum else identity.mean(1, keepdim=True)
             # Static pixels keep their constant error: the mean is over all pixels, as published.
             moving = moving & (error < still)
             return torch.where(moving, error, still), moving

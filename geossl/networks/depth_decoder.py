@@ -39,8 +39,8 @@ class ConvBlock(nn.Module):
 class DepthDecoder(nn.Module):
     """Upsamples features five times, each time joining the encoder's feature of that size.
 
-    `decoder` lists ten ConvBlocks, two for each level from the coarsest (before and after joining), then one
-    Conv3x3 for each of `scales`, finest first: the order of the published state dicts.
+    `decoder` lists two ConvBlocks for each level (before and after joining) from the coarsest to the finest of
+    `scales`, then one Conv3x3 for each of `scales`, finest first: with scale 0, the order of the published state dicts.
 
     Args:
         channels: Of the encoder's features at strides 2, 4, 8, 16, 32. 0 stands for no feature to join.
@@ -69,7 +69,7 @@ class DepthDecoder(nn.Module):
             raise ValueError(f"scales is {tuple(scales)}; expected rising levels out of 0..{NUM_LEVELS - 1}.")
         self.scales = tuple(scales)
         blocks: list[nn.Module] = []
-        for level in reversed(range(NUM_LEVELS)):
+        for level in reversed(range(scales[0], NUM_LEVELS)):
             below = channels[-1] if level == NUM_LEVELS - 1 else dims[level + 1]
             skip = channels[level - 1] if level > 0 else 0
             blocks += [ConvBlock(below, dims[level]), ConvBlock(dims[level] + skip, dims[level])]
@@ -91,14 +91,14 @@ class DepthDecoder(nn.Module):
         _check_sizes(features)
         maps: dict[int, Tensor] = {}
         x = features[-1]
-        for level in reversed(range(NUM_LEVELS)):
+        for level in reversed(range(self.scales[0], NUM_LEVELS)):
             before, after = self.decoder[2 * (NUM_LEVELS - 1 - level)], self.decoder[2 * (NUM_LEVELS - 1 - level) + 1]
             x = F.interpolate(before(x), scale_factor=2.0, mode="nearest")
             if level > 0 and features[level - 1].shape[1] > 0:
                 x = torch.cat([x, features[level - 1]], 1)
             x = after(x)
             if level in self.scales:
-                head = self.decoder[2 * NUM_LEVELS + self.scales.index(level)]
+                head = self.decoder[2 * (NUM_LEVELS - self.scales[0]) + self.scales.index(level)]
                 maps[level] = torch.sigmoid(conv_float32(head, x))
         return [maps[scale] for scale in self.scales]
 
