@@ -40,16 +40,9 @@ from geossl.formats.atomic import write_text_atomic
 from geossl.formats.image import write_image
 from geossl.formats.npy import read_npy
 from geossl.formats.trajectory import read_kitti_trajectory
-from geossl.inputs import InputImage, open_source
+from geossl.inputs import open_source
 from geossl.predict import predict_depth, predict_pose
-from geossl.visualize import (
-    Picture,
-    colorize_depth,
-    colorize_depth_error,
-    overlay_points,
-    plot_trajectories,
-    stack,
-)
+from geossl.visualize import depth_panel, plot_trajectories
 
 CONFIG = "demo"
 TRAINING_STREET = StreetOptions(sequences=12, frames=16, width=320, height=96, seed=0)
@@ -255,7 +248,8 @@ def write_demo_report(out: Path, spec: str, summary: dict[str, Any], experiment:
     chosen = [items[(2 * i + 1) * len(items) // (2 * PICTURES)] for i in range(PICTURES)]
     blocks = [report.preformatted(demo_table(summary)), report.heading("Held-out frames")]
     for number, item in enumerate(chosen):
-        picture = depth_picture(images[item.name], item, out / "predictions")
+        depth = read_npy(out / "predictions" / "npy" / f"{item.name}.npy")
+        picture = depth_panel(images[item.name].read(), depth, item.load_truth(), *DEPTH_RANGE_M)
         write_image(out / "pictures" / f"depth_{number}.png", picture)
         blocks.append(report.picture(picture, f"{item.name}: image with LiDAR, predicted depth, relative error"))
     clip, file, truth = trajectories(out, spec)[0]
@@ -270,19 +264,3 @@ def write_demo_report(out: Path, spec: str, summary: dict[str, Any], experiment:
         report.table([{"name": k, "value": v} for k, v in {**summary, **info}.items() if not isinstance(v, dict)])
     ]
     write_text_atomic(out / "report.html", report.page("geossl demonstration", blocks))
-
-
-def depth_picture(image: InputImage, item: DepthItem, predictions: Path) -> Picture:
-    """Image with LiDAR, predicted depth and relative error, one above the other."""
-    native, depth, truth = image.read(), read_npy(predictions / "npy" / f"{item.name}.npy"), item.load_truth()
-    near, far = DEPTH_RANGE_M
-    return stack(
-        [
-            native,
-            overlay_points(native, truth, far),
-            colorize_depth(depth, near, far),
-            colorize_depth_error(depth, truth),
-        ],
-        ["image", "LiDAR", f"depth, {near:g} to {far:g} m", "relative error, 0 to 30 %"],
-        width=max(native.shape[1], 640),
-    )

@@ -250,6 +250,27 @@ def stack(
     return np.concatenate(rows[:-1])
 
 
+def depth_panel(image: Picture, depth: Array, truth: Array, near: float, far: float, width: int = 640) -> Picture:
+    """Image, its sparse labels drawn over it, predicted depth and relative error, one above the other.
+
+    Args:
+        image: (H, W, 3).
+        depth: (H, W) predicted, metres.
+        truth: (H, W) metres, 0 where unknown.
+        near: Depth of the brightest colour.
+        far: Depth of the darkest.
+        width: Of the picture, where the image is not wider.
+    """
+    pictures = [
+        image,
+        overlay_points(image, truth, far),
+        colorize_depth(depth, near, far),
+        colorize_depth_error(depth, truth),
+    ]
+    captions = ["image", "labels", f"depth, {near:g} to {far:g} m", "relative error, 0 to 30 %"]
+    return stack(pictures, captions, width=max(image.shape[1], width))
+
+
 def plot_trajectories(trajectories: Mapping[str, Array], unit: str = "m", title: str = "") -> Picture:
     """Camera paths from above: x to the right, z upwards, each by its name.
 

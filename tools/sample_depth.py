@@ -24,7 +24,7 @@ from geossl.commands.evaluate import depth_items, find_trajectory, true_trajecto
 from geossl.config import Experiment, load_experiment, parse_source
 from geossl.engine.train import train
 from geossl.evaluation.depth import fit_row_predictor, get_protocol, predict_rows, protocol_truth, score_depth
-from geossl.evaluation.score_files import DepthItem, score_depth_folder, score_trajectory_file
+from geossl.evaluation.score_files import score_depth_folder, score_trajectory_file
 from geossl.evaluation.trajectory import align
 from geossl.formats.atomic import write_text_atomic
 from geossl.formats.image import write_image
@@ -32,7 +32,7 @@ from geossl.formats.npy import read_npy
 from geossl.formats.trajectory import read_kitti_trajectory
 from geossl.inputs import open_source
 from geossl.predict import predict_depth, predict_pose
-from geossl.visualize import Picture, colorize_depth, colorize_depth_error, plot_trajectories, stack
+from geossl.visualize import depth_panel, plot_trajectories
 
 DEPTH_SETS = {
     # name: (data specification, protocol, whether its images were trained on)
@@ -133,18 +133,11 @@ def score_set(name: str, data: Path, out: Path, row_depth: np.ndarray) -> tuple[
     blocks = []
     for number in range(min(SHOWN, len(items))):
         item = items[(2 * number + 1) * len(items) // (2 * min(SHOWN, len(items)))]
-        picture = depth_picture(by_name[item.name].read(), item, folder)
+        depth = read_npy(folder / "npy" / f"{item.name}.npy")
+        picture = depth_panel(by_name[item.name].read(), depth, item.load_truth(), *COLOR_RANGE_M)
         write_image(out / "pictures" / f"{slug(name)}_{number}.png", picture)
         blocks.append(report.picture(picture, item.name))
     return rows, blocks
-
-
-def depth_picture(image: Picture, item: DepthItem, folder: Path) -> Picture:
-    """Image, predicted depth and relative error, one above the other."""
-    depth, truth = read_npy(folder / "npy" / f"{item.name}.npy"), item.load_truth()
-    near, far = COLOR_RANGE_M
-    pictures = [image, colorize_depth(depth, near, far), colorize_depth_error(depth, truth)]
-    return stack(pictures, ["image", f"depth, {near:g} to {far:g} m", "relative error, 0 to 30 %"])
 
 
 def score_motions(data: Path, out: Path) -> tuple[list[dict[str, Any]], list[str]]:
