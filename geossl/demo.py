@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,12 @@ from geossl.predict import predict_depth, predict_pose
 from geossl.visualize import depth_panel, plot_trajectories
 
 CONFIG = "demo"
-TRAINING_STREET = StreetOptions(sequences=12, frames=16, width=320, height=96, seed=0)
+# What limits the depth is how many different streets were seen: `stereo` shows many of them in long strides.
+# `video` has the clips that motion is learned from, which brake, stand and start.
+TRAINING_STREETS = {
+    "stereo": StreetOptions(sequences=32, frames=5, width=320, height=96, seed=0, speed=3.0, standing=0.0),
+    "video": StreetOptions(sequences=8, frames=14, width=320, height=96, seed=500, standing=0.15),
+}
 HELD_OUT_STREET = StreetOptions(sequences=1, frames=48, width=320, height=96, seed=1000)
 PICTURES = 3
 DEPTH_RANGE_M = (3.0, 80.0)  # of the colours
@@ -126,9 +131,9 @@ def run_demo(out: str | Path = "runs/demo", config: str = CONFIG) -> dict[str, A
         DemoStoppedError: If a signal ended the training.
     """
     out = Path(out)
-    training, held_out = out / "street" / "train", out / "street" / "held_out"
+    streets, held_out = out / "street", out / "street" / "held_out"
     spec = f"kitti_raw:{held_out},cameras=[image_02]"
-    experiment = demo_experiment(config, training)
+    experiment = demo_experiment(config, streets)
     stages = Stages(out / "stages.json")
 
     def clear(*names: str) -> Callable[[], None]:
@@ -139,8 +144,8 @@ def run_demo(out: str | Path = "runs/demo", config: str = CONFIG) -> dict[str, A
         return remove
 
     def street() -> None:
-        for folder, options in ((training, TRAINING_STREET), (held_out, HELD_OUT_STREET)):
-            write_street(folder, options)
+        for name, options in {**TRAINING_STREETS, "held_out": HELD_OUT_STREET}.items():
+            write_street(streets / name, options)
 
     def learn() -> dict[str, Any]:
         result = train(experiment, out / "run")
@@ -152,10 +157,10 @@ def run_demo(out: str | Path = "runs/demo", config: str = CONFIG) -> dict[str, A
         predict_depth(out / "run", spec, out / "predictions", save=("npy", "color"), overwrite=True)
         predict_pose(out / "run", spec, out / "trajectory", save=("kitti", "tum"), overwrite=True)
 
-    stages.run("street", [TRAINING_STREET, HELD_OUT_STREET], street, clear("street"))
+    stages.run("street", [TRAINING_STREETS, HELD_OUT_STREET], street, clear("street"))
     stages.run("training", experiment.model_dump(mode="json"), learn, clear("run"))
     stages.run("prediction", {}, predict, clear("predictions", "trajectory"))
-    scores = stages.run("scores", {}, lambda: score(out, spec, training), clear())
+    scores = stages.run("scores", {}, lambda: score(out, spec, streets), clear())
     seconds = stages.seconds()
     summary = {**scores, "seconds": round(sum(seconds.values()), 1)}
     summary["seconds_by_stage"] = {name: round(value, 1) for name, value in seconds.items()}
@@ -166,10 +171,10 @@ def run_demo(out: str | Path = "runs/demo", config: str = CONFIG) -> dict[str, A
     return summary
 
 
-def demo_experiment(config: str, training: Path) -> Experiment:
-    """The config with its sources read from the street."""
+def demo_experiment(config: str, streets: Path) -> Experiment:
+    """The config with the roots of its sources, names of `TRAINING_STREETS`, below a folder."""
     experiment = load_experiment(config)
-    sources = tuple(source.model_copy(update={"root": training}) for source in experiment.data.train)
+    sources = tuple(source.model_copy(update={"root": streets / source.root}) for source in experiment.data.train)
     return experiment.model_copy(
         update={"data": experiment.data.model_copy(update={"train": sources, "validation": ()})}
     )
@@ -178,12 +183,12 @@ def demo_experiment(config: str, training: Path) -> Experiment:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def score(out: Path, spec: str, training: Path) -> dict[str, Any]:
+def score(out: Path, spec: str, streets: Path) -> dict[str, Any]:
     """Depth without scaling and trajectory of the held-out clip, and the per-row predictor's depth."""
     protocol = get_protocol("native", scaling="none")
     items, _ = depth_items(spec, protocol)
     depth = score_depth_folder(out / "predictions", items, protocol)
-    rows = score_row_predictor(f"kitti_raw:{training},cameras=[image_02]", items, out / "predictions")
+    rows = score_row_predictor([f"kitti_raw:{streets / name},cameras=[image_02]" for name in TRAINING_STREETS], items)
     trajectory, *_ = trajectories(out, spec)
     clip, estimate, truth = trajectory
     pose = score_trajectory_file(estimate, truth, alignment="7dof")
@@ -203,10 +208,10 @@ def score(out: Path, spec: str, training: Path) -> dict[str, Any]:
     }
 
 
-def score_row_predictor(training: str, items: list[DepthItem], predictions: Path) -> DepthScores:
+def score_row_predictor(training: Sequence[str], items: list[DepthItem]) -> DepthScores:
     """The best constant-per-row predictor, fitted on the training clips' LiDAR, scored on the held-out clip's."""
     protocol = get_protocol("native", scaling="none")
-    fitted, _ = depth_items(training, protocol)
+    fitted = [item for spec in training for item in depth_items(spec, protocol)[0]]
     row_depth = fit_row_predictor(protocol_truth(item.load_truth(), protocol) for item in fitted)
     truths = [item.load_truth() for item in items]
     maps = (predict_rows(row_depth, *truth.shape) for truth in truths)

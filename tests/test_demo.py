@@ -68,18 +68,24 @@ def test_damaged_stages_file_starts_over(tmp_path: Path) -> None:
 
 
 def test_held_out_street_is_another_one() -> None:
-    assert demo.TRAINING_STREET.seed != demo.HELD_OUT_STREET.seed
+    seeds = [(o.seed, number) for o in demo.TRAINING_STREETS.values() for number in range(o.sequences)]
+    assert len(set(seeds)) == len(seeds)
+    assert demo.HELD_OUT_STREET.seed not in {seed for seed, _ in seeds}
 
 
-def test_demo_trains_on_the_training_street_only() -> None:
-    experiment = demo.demo_experiment("demo", Path("street/train"))
-    assert {source.root for source in experiment.data.train} == {Path("street/train")}
+def test_demo_trains_on_the_training_streets_only() -> None:
+    experiment = demo.demo_experiment("demo", Path("street"))
+    assert {source.root for source in experiment.data.train} == {Path("street") / n for n in demo.TRAINING_STREETS}
     assert experiment.data.validation == ()
 
 
 @pytest.mark.slow
 def test_small_demo_writes_everything_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "TRAINING_STREET", StreetOptions(sequences=1, frames=5, width=128, height=64, seed=0))
+    small = {
+        n: StreetOptions(sequences=1, frames=5, width=128, height=64, seed=i)
+        for i, n in enumerate(demo.TRAINING_STREETS)
+    }
+    monkeypatch.setattr(demo, "TRAINING_STREETS", small)
     monkeypatch.setattr(demo, "HELD_OUT_STREET", StreetOptions(sequences=1, frames=5, width=128, height=64, seed=9))
     config = tmp_path / "small.yaml"
     config.write_text(

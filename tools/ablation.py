@@ -1,0 +1,151 @@
+"""What the ablation tools share: studies, kept trainings, tables over the seeds, and whether claims came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geossl.commands.console import text_table
+from geossl.config import merge, parse_experiment
+from geossl.engine.train import train
+from geossl.formats.atomic import write_text_atomic
+
+Figures = Mapping[str, float]
+Scores = Mapping[tuple[str, int], Figures]
+"""(variant, seed) -> figures."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One method, its variants, and what each is expected to worsen.
+
+    Attributes:
+        base: The experiment's values.
+        variants: Name -> what differs. `{run:NAME}` in a value is the run folder of another variant of the same seed,
+            which is trained before.
+        claims: (better, worse, figure): the comparisons that the paper makes.
+    """
+
+    base: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+    claims: tuple[tuple[str, str, str], ...]
+
+
+def parser(description: str | None, out: str, studies: Mapping[str, Study]) -> argparse.ArgumentParser:
+    """The options that every ablation has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("-o", "--out", type=Path, default=Path(out))
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--study", choices=list(studies), action="append", help="only this one; may be repeated")
+    made.add_argument("--steps", type=int, help="of every training, instead of each study's own; for a quick look")
+    return made
+
+
+def run_studies(
+    studies: Mapping[str, Study],
+    arguments: argparse.Namespace,
+    common: Mapping[str, Any],
+    score: Callable[[Path], Figures],
+) -> dict[str, Scores]:
+    """Trains and scores every variant with every seed, and adds the tables to OUT/summary.json.
+
+    Args:
+        arguments: Of `parser`.
+        common: Values of every experiment, over those of the study.
+        score: Run folder -> figures.
+
+    Returns:
+        The figures by study.
+    """
+    path = arguments.out / "summary.json"
+    summary = json.loads(path.read_text()) if path.is_file() else {}
+    found = {}
+    for name in arguments.study or list(studies):
+        study, scores = studies[name], {}
+        for seed in range(arguments.seeds):
+            for variant in study.variants:
+                values = experiment_values(arguments, name, study, variant, seed, common)
+                scores[variant, seed] = run_variant(run_folder(arguments.out, name, variant, seed), values, score)
+        found[name] = scores
+        rows, verdicts = table_rows(study, scores), judge(study, scores)
+        summary[name] = {"table": rows, "claims": verdicts, "seeds": arguments.seeds}
+        write_text_atomic(path, json.dumps(summary, indent=1) + "\n")
+        print(f"{name}\n{text_table(rows)}\n\n{text_table(verdicts)}\n", flush=True)
+    return found
+
+
+def run_folder(out: Path, study: str, variant: str, seed: int) -> Path:
+    return out / study / f"{variant.replace(' ', '_')}-{seed}"
+
+
+def experiment_values(
+    arguments: argparse.Namespace, name: str, study: Study, variant: str, seed: int, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of one training."""
+    steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    values = merge(merge(study.base, study.variants[variant]), common)
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: filled(part) for key, part in value.items()}
+        if isinstance(value, str) and value.startswith("{run:"):
+            return str(run_folder(arguments.out, name, value.removeprefix("{run:").removesuffix("}"), seed))
+        return value
+
+    return merge(filled(values), {"train": {"seed": seed, **steps}})
+
+
+def run_variant(run: Path, values: Mapping[str, Any], score: Callable[[Path], Figures]) -> dict[str, float]:
+    """Trains a variant where that is not done yet, and scores it."""
+    kept = run / "scores.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())  # type: ignore[no-any-return]
+    result = train(parse_experiment(values, where=str(run)), run)
+    if result.stopped:
+        raise SystemExit(result.exit_code)
+    scores = dict(score(run))
+    write_text_atomic(kept, json.dumps(scores, indent=1) + "\n")
+    return scores
+
+
+def table_rows(study: Study, scores: Scores) -> list[dict[str, Any]]:
+    """One row a variant: each figure's median over the seeds and its range."""
+    rows = []
+    for variant in study.variants:
+        row: dict[str, Any] = {"variant": variant}
+        for figure in next(iter(scores.values())):
+            values = values_of(scores, variant, figure)
+            row[figure] = f"{np.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+        rows.append(row)
+    return rows
+
+
+def judge(study: Study, scores: Scores) -> list[dict[str, Any]]:
+    """Whether each claim came out: the medians' difference against the spread of the seeds."""
+    verdicts = []
+    for better, worse, figure in study.claims:
+        a, b = values_of(scores, better, figure), values_of(scores, worse, figure)
+        wins = sum(x < y for x, y in zip(a, b, strict=True))
+        gap = float(np.median(b) - np.median(a))
+        spread = max(float(np.std(a)), float(np.std(b)))
+        verdicts.append(
+            {
+                "claim": f"{better} < {worse}",
+                "figure": figure,
+                "gap": gap,
+                "largest_std": spread,
+                "seeds_won": f"{wins} of {len(a)}",
+                "came_out": "yes" if gap > spread and wins == len(a) else "weakly" if gap > 0 else "no",
+            }
+        )
+    return verdicts
+
+
+def values_of(scores: Scores, variant: str, figure: str) -> list[float]:
+    return [values[figure] for (name, _), values in sorted(scores.items()) if name == variant]
