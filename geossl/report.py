@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 
 from geossl.visualize import plot_curves, png_bytes
 
+FLOW_COLOURS = (
+    "Flow: to the right is red, down yellow, left azure, up violet, no motion white. The full colour's length is in "
+    "the picture's caption, the same in all pictures of a run."
+)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; }
@@ -150,6 +154,8 @@ def write_report(run: Path, max_pictures: int = 12) -> Path:
     shown = sorted((run / "samples").glob("*.png"), key=lambda p: (p.stat().st_mtime, p.name))[-max_pictures:]
     if shown:
         blocks += [heading("Samples"), *(picture(path, path.stem) for path in reversed(shown))]
+    if shown and any("health/flow_px" in row for row in rows):
+        blocks += [paragraph(FLOW_COLOURS)]
     for name in ("config.yaml", "env.json"):
         if (run / name).is_file():
             blocks += [heading(name), preformatted((run / name).read_text(encoding="utf-8"))]

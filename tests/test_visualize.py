@@ -1,6 +1,7 @@
 """Pictures: colours mean what their range says."""
 
 import base64
+import html
 import json
 import re
 from pathlib import Path
@@ -247,3 +248,7 @@ def test_report_shows_the_newest_pictures_and_the_config(tmp_path: Path) -> None
     assert "method: monodepth2" in text
     assert "0000003" in text and "0000002" in text and "0000001" not in text
     assert text.count("<img") == 2 + 2  # curves of the loss and of the median depth, two samples
+    assert report.FLOW_COLOURS not in html.unescape(text)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "health/flow_px": 1.0}) + "\n")
+    assert report.FLOW_COLOURS in html.unescape(report.write_report(tmp_path).read_text())

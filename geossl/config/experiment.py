@@ -38,6 +38,9 @@ class Data(Strict):
 
 
 class Train(Strict):
+    start_from: Path | None = Field(
+        None, description="Run folder, model folder or checkpoint of the same method, to start from its weights."
+    )
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1, description="Optimiser steps; overrides `epochs` where given.")
     batch_size: int = Field(12, ge=1, description="Samples a step over all processes.")

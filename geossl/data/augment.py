@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from geossl.appearance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from geossl.config import Augment
 from geossl.data.sampler import keyed_generator
 from geossl.geometry.transforms import flip_batch
 from geossl.types import Batch, Frame
 
-GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision's rgb_to_grayscale
 _AUGMENT_STREAM = 1 << 32  # keeps a sample's draws apart from the sampler's
 
 
@@ -109,51 +108,3 @@ def draw(indices: Sequence[int], options: Augment, seed: int, epoch: int) -> Dra
         saturation=factor(saturation, options.saturation),
         hue=(2 * hue - 1) * options.hue,
     )
-
-
-def adjust_brightness(image: Tensor, factor: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] times (B,), clamped."""
-    return (image * _per_image(factor)).clamp_(0, 1)
-
-
-def adjust_contrast(image: Tensor, factor: Tensor) -> Tensor:
-    """Moves (B, 3, H, W) in [0, 1] away from each image's mean grey by (B,), clamped."""
-    mean = grey(image).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean, image, _per_image(factor)).clamp_(0, 1)
-
-
-def adjust_saturation(image: Tensor, factor: Tensor) -> Tensor:
-    """Moves (B, 3, H, W) in [0, 1] away from each pixel's grey by (B,), clamped."""
-    return torch.lerp(grey(image), image, _per_image(factor)).clamp_(0, 1)
-
-
-def adjust_hue(image: Tensor, turn: Tensor) -> Tensor:
-    """Turns the HSV hue of (B, 3, H, W) in [0, 1] by (B,) full circles; value and saturation stay.
-
-    With V = max, C = max - min and hue h in sixths of the circle, every channel is
-    V - C clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6 with n = 5, 3, 1 for red, green, blue: no HSV image is built.
-    Source: Smith 1978; closed form as in https://en.wikipedia.org/wiki/HSL_and_HSV (HSV to RGB alternative).
-    """
-    red, green, blue = image.split(1, dim=1)  # (B, 1, H, W) each
-    value, low = image.amax(dim=1, keepdim=True), image.amin(dim=1, keepdim=True)
-    chroma = value - low
-    safe = torch.where(chroma > 0, chroma, 1)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    sixths = sixths + 6 * _per_image(turn)
-    offsets = sixths.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
-    k = (sixths + offsets).remainder(6)
-    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
-
-
-def grey(image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W) luma."""
-    red, green, blue = image.split(1, dim=1)
-    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)

@@ -18,11 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 
 from geossl.formats.atomic import atomic_write, write_bytes_atomic
-from geossl.visualize import Picture, colorize, colorize_depth, colorize_disparity, png_bytes, stack
+from geossl.visualize import Picture, colorize, colorize_depth, colorize_disparity, colorize_flow, png_bytes, stack
 
 PLAIN_SECONDS = 5.0  # least time between two plain lines
 SAMPLES_SHOWN = 4  # samples of a batch in a picture
+SHOWN = ("abs_rel", "delta1", "epe_all", "epe_noc", "epe_occ")  # validation figures on the terminal
 ERROR_LIMIT = 0.5  # photometric error of an error map's last colour
+FLOW_LIMIT = 0.05  # length of flow's full colour over the image's width: 62 pixels of KITTI's 1242
 
 
 class Log:
@@ -109,8 +111,9 @@ class Log:
     def validation_line(self, step: int, figures: Mapping[str, float]) -> None:
         """A line of validation figures, also shown on the terminal."""
         self.line(step, {f"validation/{name}": value for name, value in figures.items()})
-        shown = [f"{name} {value:.4f}" for name, value in figures.items() if name.endswith(("abs_rel", "delta1"))]
-        self.say(f"step {step}/{self.total_steps}  validation on {figures['images']:.0f} images: {'  '.join(shown)}")
+        shown = [f"{name} {value:.4f}" for name, value in figures.items() if name.endswith(SHOWN)]
+        images = " and ".join(f"{value:.0f}" for name, value in figures.items() if name.endswith("images"))
+        self.say(f"step {step}/{self.total_steps}  validation on {images} images: {'  '.join(shown)}")
 
     def flush(self) -> None:
         """Puts the lines on the disk, so that a checkpoint never survives a power failure that its lines do not."""
@@ -132,9 +135,10 @@ def picture_of_maps(maps: Mapping[str, Tensor], samples: int = SAMPLES_SHOWN) ->
     """The maps of an objective as one picture: a row for each sample, a column for each map.
 
     Args:
-        maps: (B, C, H, W) by name. Three channels are RGB in [0, 1]. Of one channel, names with `depth` are coloured
-            by inverse depth and names with `disparity` by disparity (each over its own range), names with `error`
-            from 0 to 0.5; others are grey from 0 to 1.
+        maps: (B, C, H, W) by name. Three channels are RGB in [0, 1], two are flow in pixels, its full colour fixed at
+            5 % of the width and named in the caption. Of one channel, names with `depth` are coloured by inverse depth
+            and names with `disparity` by disparity (each over its own range), names with `error` from 0 to 0.5; others
+            are grey from 0 to 1.
         samples: Rows at most.
     """
     cells, captions = [], []
@@ -142,8 +146,12 @@ def picture_of_maps(maps: Mapping[str, Tensor], samples: int = SAMPLES_SHOWN) ->
     for index in range(count):
         for name, values in maps.items():
             value = values[index].detach().float().cpu().numpy()  # (C, H, W)
+            caption = name
             if value.shape[0] == 3:
                 cell = (value.clip(0, 1) * 255).round().astype("uint8").transpose(1, 2, 0)
+            elif value.shape[0] == 2:
+                max_px = FLOW_LIMIT * value.shape[2]
+                cell, caption = colorize_flow(value.transpose(1, 2, 0), max_px), f"{name} {max_px:.3g} px"
             elif "depth" in name:
                 cell = colorize_depth(value[0])
             elif "disparity" in name:
@@ -153,7 +161,7 @@ def picture_of_maps(maps: Mapping[str, Tensor], samples: int = SAMPLES_SHOWN) ->
             else:
                 cell = colorize(value[0], 0.0, 1.0, "gray")
             cells.append(cell)
-            captions.append(name)
+            captions.append(caption)
     return stack(cells, captions, columns=len(maps))
 
 

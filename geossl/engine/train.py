@@ -33,6 +33,7 @@ from geossl.engine.stop import StopRequest
 from geossl.engine.validate import Validation, configured_validation, headline, validate
 from geossl.methods import build_method
 from geossl.methods.method import Method
+from geossl.networks.weights import read_model_weights
 from geossl.types import Batch
 
 
@@ -212,11 +213,17 @@ def first_method(experiment: Experiment, world: World, pretrained: bool) -> Meth
     """The method on its device: the same first weights in every process.
 
     Args:
-        pretrained: False where a checkpoint's weights follow, so that nothing is downloaded for them.
+        pretrained: False where a checkpoint's weights follow, so that no others are fetched for them.
+
+    Raises:
+        CheckpointError: If `train.start_from` holds the weights of another method or of other options.
     """
     torch.manual_seed(experiment.train.seed)
     name, options = experiment.method, experiment.model
     method = build_method(name, options if pretrained else without_pretrained(name, options)).to(world.device)
+    start_from = experiment.train.start_from
+    if pretrained and start_from is not None:
+        load_weights(method, read_model_weights(start_from), str(start_from))
     if experiment.train.channels_last:
         method = method.to(memory_format=torch.channels_last)
     return method

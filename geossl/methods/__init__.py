@@ -16,6 +16,10 @@ METHODS = {
     "sfmlearner": "geossl.methods.sfmlearner:SfMLearner",
     "monodepth": "geossl.methods.monodepth:Monodepth",
     "monodepth2": "geossl.methods.monodepth2:Monodepth2",
+    "arflow": "geossl.methods.arflow:ARFlow",
+    "smurf": "geossl.methods.smurf:SMURF",
+    "unflow": "geossl.methods.unflow:UnFlow",
+    "selflow": "geossl.methods.selflow:SelFlow",
 }
 
 
@@ -42,6 +46,11 @@ def method_class(name: str) -> type[Method]:
 def method_options(name: str) -> type[Strict]:
     """The schema of a method's `model:` section."""
     return method_class(name).Options
+
+
+def predicts_flow(name: str) -> bool:
+    """Whether a method is one of optical flow."""
+    return hasattr(method_class(name), "predict_flows")
 
 
 def build_method(name: str, options: Mapping[str, Any]) -> Method:

@@ -43,6 +43,29 @@ def correlation(
     return costs / a.shape[1] if reduction == "mean" else costs
 
 
+@float32_island
+def standardized_pair(a: Tensor, b: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
+    """Shifts and scales two feature maps alike: both together have mean 0 and variance 1 in every sample.
+
+    Features of one sign correlate with everything, and faint ones with nothing: in a network that has learned nothing
+    yet, neither tells displacements apart.
+
+    Args:
+        a, b: (B, C, H, W).
+
+    Returns:
+        Maps of the same shapes.
+
+    Source: Jonschkowski et al. (UFlow), ECCV 2020, section 3.1 (cost volume normalization), as released: the mean of
+        both maps' means, and of their variances.
+    """
+    dims = (1, 2, 3)
+    mean = (a.mean(dims, keepdim=True) + b.mean(dims, keepdim=True)) / 2
+    variance = (a.var(dims, correction=0, keepdim=True) + b.var(dims, correction=0, keepdim=True)) / 2
+    scale = (variance + eps).rsqrt()
+    return (a - mean) * scale, (b - mean) * scale
+
+
 class _Correlation(torch.autograd.Function):
     """Sums over shifted views; the gradient adds up in place, which autograd would do by one padded map a shift.
 

@@ -40,7 +40,8 @@ class DepthDecoder(nn.Module):
     """Upsamples features five times, each time joining the encoder's feature of that size.
 
     `decoder` lists two ConvBlocks for each level (before and after joining) from the coarsest to the finest of
-    `scales`, then one Conv3x3 for each of `scales`, finest first: with scale 0, the order of the published state dicts.
+    `scales`, then one Conv3x3 for each of `scales`, finest first; with scale 0 that is the order of the published
+    state dicts.
 
     Args:
         channels: Of the encoder's features at strides 2, 4, 8, 16, 32. 0 stands for no feature to join.

@@ -15,6 +15,7 @@ PYRAMID_CHANNELS = (16, 32, 64, 96, 128, 192)
 ESTIMATOR_CHANNELS = (128, 128, 96, 64, 32)
 CONTEXT_CHANNELS = (128, 128, 128, 96, 64, 32)
 CONTEXT_DILATIONS = (1, 2, 4, 8, 16, 1)
+HEAD_SCALE = 0.02  # of the first weights of layers that predict flow
 
 
 def scaled(channels: Sequence[int], width: float) -> list[int]:
@@ -71,6 +72,19 @@ def init_he(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def begin_near_zero(*heads: nn.Module) -> None:
+    """Makes the weights of convolutions that predict flow small, so that the first flows are near zero.
+
+    Else the first steps only make the flow smaller, which an objective likes better than a random one, and end where
+    the features that went into it have become faint too.
+    """
+    for head in heads:
+        for layer in head.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.mul_(HEAD_SCALE)
 
 
 def check_images(*images: Tensor) -> None:

@@ -3,7 +3,8 @@
 Source: Dosovitskiy et al., ICCV 2015 (FlowNet), https://arxiv.org/abs/1504.06852, Ilg et al., CVPR 2017 (FlowNet 2,
 the stacks), https://arxiv.org/abs/1612.01925, and Meister et al., AAAI 2018 (UnFlow), section 3.3,
 https://arxiv.org/abs/1711.07837. Layers follow UnFlow's released code where the papers are silent.
-Differs: images of any size are padded to multiples of 64; flow is resized with pixel areas aligned.
+Differs: images of any size are padded to multiples of 64; flow is resized with pixel areas aligned; the first flows
+are near zero.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
 from geossl.networks.blocks import Standardize, conv_float32
 from geossl.networks.correlation import correlation
-from geossl.networks.flow_layers import check_images, init_he, leaky_conv, scaled
+from geossl.networks.flow_layers import begin_near_zero, check_images, init_he, leaky_conv, scaled
 from geossl.networks.padding import pad_to_multiple, unpad_flow
 
 LEAK = 0.1
@@ -65,6 +66,8 @@ class FlowNet(nn.Module):
         first: nn.Module = _FlowNetC(width) if stack[0] == "C" else _FlowNetS(6, width)
         self.nets = nn.ModuleList([first, *(_FlowNetS(14, width) for _ in stack[1:])])
         init_he(self)
+        for net in self.nets:
+            begin_near_zero(*(net.get_submodule(f"trunk.flow{level}") for level in range(2, 7)))
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """The last net's flows of `every_net`."""

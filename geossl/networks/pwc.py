@@ -6,7 +6,7 @@ Layers follow the released code where the papers are silent: leak 0.2, cost volu
 L2-normalised features, estimators that give the flow itself instead of what to add to the coarser one.
 Differs: flow is resized with pixel areas aligned; images of any size are padded instead of resized; the coarsest
 level starts from zero flow, in the input that other levels have; a feature's norm has an epsilon of 1e-3 instead of
-1e-6, because the gradient at an all-zero feature is its inverse.
+1e-6, because the gradient at an all-zero feature is its inverse; the first flows are near zero.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from geossl.networks.flow_layers import (
     PYRAMID_CHANNELS,
     ContextNetwork,
     FeaturePyramid,
+    begin_near_zero,
     beside_other,
     check_images,
     flow_for,
@@ -53,10 +54,11 @@ class _PWC(nn.Module, ABC):
     in mirrored roles. The others lie one after the other along the batch.
     """
 
-    def __init__(self, views: int, width: float, residual_context: bool) -> None:
+    def __init__(self, views: int, width: float, residual_context: bool, centred: bool) -> None:
         super().__init__()
         self.views = views
         self.residual_context = residual_context
+        self.centred = centred
         channels = scaled(PYRAMID_CHANNELS, width)
         estimator = scaled(ESTIMATOR_CHANNELS, width)
         self.pyramid = FeaturePyramid(channels, LEAK)
@@ -68,6 +70,8 @@ class _PWC(nn.Module, ABC):
         )
         self.context = ContextNetwork(views * (estimator[-1] + 2), scaled(CONTEXT_CHANNELS, width), LEAK)
         init_he(self)
+        estimators = [module for module in self.modules() if isinstance(module, _Estimator)]
+        begin_near_zero(*(estimator.flow for estimator in estimators), self.context.convs[-1])
 
     def _flows(self, target: Tensor, sources: tuple[Tensor, ...]) -> list[Tensor]:
         """(views * B, 2, h, w) flows, finest first, as the final classes describe them."""
@@ -80,7 +84,8 @@ class _PWC(nn.Module, ABC):
             features = pyramid[level - 1]
             own = features[:b].repeat(self.views, 1, 1, 1)
             flow = flow_for(flows[-1] if flows else None, features, self.views * b)
-            costs = _cost_volume(own, features[b:], flow)
+            matched = _centred(features, self.views + 1) if self.centred else features
+            costs = _cost_volume(matched[:b].repeat(self.views, 1, 1, 1), matched[b:], flow)
             inputs = [own, *beside_other(self.views, costs), *beside_other(self.views, flow, -1)]
             flow, hidden = self.estimators[str(level)](torch.cat(inputs, 1))
             flows.append(flow)
@@ -96,10 +101,11 @@ class PWC(_PWC):
     Args:
         width: Factor of all channels; 1 is the paper's network.
         residual_context: Whether the context network's output is added to level 2's flow (DDFlow) or is the flow.
+        centred: Whether features are compared without what is common to all pixels; see `_centred`.
     """
 
-    def __init__(self, width: float = 1.0, residual_context: bool = True) -> None:
-        super().__init__(1, width, residual_context)
+    def __init__(self, width: float = 1.0, residual_context: bool = True, centred: bool = False) -> None:
+        super().__init__(1, width, residual_context, centred)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Predicts the flow from the first image to the second.
@@ -123,10 +129,11 @@ class ThreeFramePWC(_PWC):
     Args:
         width: Factor of all channels; 1 is the paper's network.
         residual_context: Whether the context network's output is added to level 2's flow, or is the flow (SelFlow).
+        centred: Whether features are compared without what is common to all pixels; see `_centred`.
     """
 
-    def __init__(self, width: float = 1.0, residual_context: bool = False) -> None:
-        super().__init__(2, width, residual_context)
+    def __init__(self, width: float = 1.0, residual_context: bool = False, centred: bool = False) -> None:
+        super().__init__(2, width, residual_context, centred)
 
     def forward(self, target: Tensor, previous: Tensor, following: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Predicts the flows from the middle image to the previous and to the following one.
@@ -165,6 +172,22 @@ def _cost_volume(target: Tensor, source: Tensor, flow: Tensor) -> Tensor:
     warped, _ = warp_by_flow(source, flow, "zeros")
     costs = correlation(_normalized(target), _normalized(warped), MAX_DISPLACEMENT, reduction="sum")
     return F.leaky_relu(costs, LEAK)
+
+
+@float32_island
+def _centred(features: Tensor, images: int) -> Tensor:
+    """Features minus the mean of each channel over all pixels of a sample's images.
+
+    What is common to all pixels makes any two features alike: with the first, random weights of a quarter of the
+    paper's channels, level 2's normalised products are often near 1 everywhere and differ by 0.05 between
+    displacements, too little to learn from in a few thousand steps; centred, they differ by 0.3, almost as random
+    directions do.
+
+    Args:
+        features: (images * B, C, H, W), the images of the B samples one after the other.
+    """
+    mean = features.unflatten(0, (images, -1)).mean((0, 3, 4))  # (B, C)
+    return features - mean.repeat(images, 1)[:, :, None, None]
 
 
 def _normalized(features: Tensor) -> Tensor:

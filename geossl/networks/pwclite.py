@@ -3,7 +3,7 @@
 Source: Liu et al., CVPR 2020 (ARFlow), section 4.1. https://arxiv.org/abs/2003.13045
 Layers and their names follow the released code where the paper is silent.
 Differs: flow is resized with pixel areas aligned, where the released code aligns corners; images of any size are
-padded to multiples of 64.
+padded to multiples of 64. The first flows are near zero.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
 from geossl.networks.blocks import conv_float32
-from geossl.networks.correlation import correlation
+from geossl.networks.correlation import correlation, standardized_pair
 from geossl.networks.flow_layers import (
     CONTEXT_CHANNELS,
     ESTIMATOR_CHANNELS,
     PYRAMID_CHANNELS,
     ContextNetwork,
     FeaturePyramid,
+    begin_near_zero,
     beside_other,
     check_images,
     flow_for,
@@ -47,9 +48,9 @@ SHARED_CHANNELS = 32  # of every level's features, as the shared decoder sees th
 class _PWCLite(nn.Module, ABC):
     """Coarse to fine from one image to `views` others, which share all weights and lie along the batch."""
 
-    def __init__(self, views: int, width: float) -> None:
+    def __init__(self, views: int, width: float, normalize_costs: bool) -> None:
         super().__init__()
-        self.views = views
+        self.views, self.normalize_costs = views, normalize_costs
         channels = scaled(PYRAMID_CHANNELS, width)
         estimator = scaled(ESTIMATOR_CHANNELS, width)
         shared = scaled([SHARED_CHANNELS], width)[0]
@@ -58,6 +59,7 @@ class _PWCLite(nn.Module, ABC):
         self.flow_estimators = _Estimator(shared + views * (COSTS + 2), estimator)
         self.context_networks = ContextNetwork(views * (estimator[-1] + 2), scaled(CONTEXT_CHANNELS, width), LEAK)
         init_he(self)
+        begin_near_zero(self.flow_estimators.predict_flow, self.context_networks.convs[-1])
 
     def _flows(self, target: Tensor, sources: tuple[Tensor, ...]) -> list[Tensor]:
         """(views * B, 2, h, w) flows, finest first, as the final classes describe them."""
@@ -70,8 +72,10 @@ class _PWCLite(nn.Module, ABC):
         for features, conv_1x1 in zip(pyramid, self.conv_1x1, strict=False):
             flow = flow_for(flow, features, views * b)
             warped, _ = warp_by_flow(features[b:], flow)
-            costs = correlation(features[:b].repeat(views, 1, 1, 1), warped, MAX_DISPLACEMENT)
-            costs = F.leaky_relu(costs, LEAK)
+            own = features[:b].repeat(views, 1, 1, 1)
+            if self.normalize_costs:
+                own, warped = standardized_pair(own, warped)
+            costs = F.leaky_relu(correlation(own, warped, MAX_DISPLACEMENT), LEAK)
             appearance = conv_1x1(features[:b]).repeat(views, 1, 1, 1)
             # The order that the released weights of each network expect.
             head = [costs, appearance] if views == 1 else [appearance, *beside_other(views, costs)]
@@ -90,10 +94,11 @@ class PWCLite(_PWCLite):
 
     Args:
         width: Factor of all channels; 1 is the paper's network.
+        normalize_costs: Compare standardised features, as UFlow does; the paper's network does not.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
-        super().__init__(1, width)
+    def __init__(self, width: float = 1.0, normalize_costs: bool = False) -> None:
+        super().__init__(1, width, normalize_costs)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Predicts the flow from the first image to the second.
@@ -119,7 +124,7 @@ class ThreeFramePWCLite(_PWCLite):
     """
 
     def __init__(self, width: float = 1.0) -> None:
-        super().__init__(2, width)
+        super().__init__(2, width, normalize_costs=False)
 
     def forward(self, target: Tensor, previous: Tensor, following: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Predicts the flows from the middle image to the previous and to the following one.

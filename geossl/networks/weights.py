@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model")  # keys under which published files nest their tensors
 PREFIXES = ("module.", "encoder.", "backbone.")
+MODEL_FILES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -48,6 +49,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name; expected a state dict.")
     return tensors
+
+
+def read_model_weights(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a trained method: of a model folder, a run folder (its best, else its last) or a checkpoint file.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_state_dict`.
+    """
+    path = Path(path)
+    candidates = [path / name for name in MODEL_FILES if (path / name).is_file()]
+    if path.is_dir() and not candidates:
+        raise FileNotFoundError(f"{path} holds no trained method: none of {', '.join(MODEL_FILES)}.")
+    state = read_state_dict(candidates[0] if candidates else path)
+    of_checkpoint = {k.removeprefix("model/"): v for k, v in state.items() if k.startswith("model/")}
+    return of_checkpoint or state
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

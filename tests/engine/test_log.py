@@ -50,6 +50,15 @@ def test_picture_of_maps_has_a_row_a_sample_and_a_column_a_map() -> None:
     assert picture.dtype == "uint8"
 
 
+def test_picture_of_maps_colours_flow_by_a_fixed_share_of_the_width() -> None:
+    """To the right is red: full at 5 % of 40 pixels, half as saturated at 2.5 %, whatever else the picture holds."""
+    flow = torch.zeros(2, 2, 20, 40)
+    flow[0, 0], flow[1, 0] = 2.0, 1.0
+    picture = picture_of_maps({"flow": flow})
+    assert tuple(picture[15, 35]) == (255, 0, 0)
+    assert tuple(picture[20 + 4 + 15, 35]) == (255, 128, 128)
+
+
 def test_averages_skip_the_steps_that_lack_a_scalar() -> None:
     averages = Averages()
     averages.add({"a": torch.tensor(1.0), "b": torch.tensor(4.0)})

@@ -87,6 +87,15 @@ def test_longer_training_goes_on_from_a_finished_one(tmp_path: Path) -> None:
     assert_same_bits(last(tmp_path), last(tmp_path / "once"), with_state=False)  # the lines' averages differ
 
 
+def test_starts_from_the_weights_of_another_training(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "first", tiny_experiment(steps=3))
+    train_tiny(tmp_path / "second", tiny_experiment(steps=1, lr=1e-12, start_from=tmp_path / "first"))
+    first, second = last(tmp_path / "first").model, last(tmp_path / "second").model
+    assert all(torch.allclose(first[name], second[name]) for name in first if name.endswith(("weight", "bias")))
+    with pytest.raises(FileNotFoundError, match="holds no trained method"):
+        train_tiny(tmp_path / "third", tiny_experiment(steps=1, start_from=tmp_path))
+
+
 def test_another_experiment_in_the_folder_is_refused(tmp_path: Path) -> None:
     train_tiny(tmp_path, tiny_experiment(steps=2))
     before = (tmp_path / "config.yaml").read_bytes()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geossl.networks.correlation import correlation
+from geossl.networks.correlation import correlation, standardized_pair
 
 
 def looped(a: Tensor, b: Tensor, d: int, stride: int) -> Tensor:
@@ -85,3 +85,22 @@ def test_correlation_refuses_what_it_cannot_do() -> None:
         correlation(a, torch.rand(1, 2, 3, 5), 2)
     with pytest.raises(ValueError, match="max_displacement is 3; expected a multiple of the stride 2"):
         correlation(a, a, 3, 2)
+
+
+def test_standardized_pair_has_mean_0_and_variance_1_in_every_sample() -> None:
+    """Both maps alike: their two means, and their two variances, are averaged."""
+    a, b = torch.rand(3, 4, 5, 7) * 0.01 + 2, torch.rand(3, 4, 5, 7) * 0.03 + 1
+    a, b = (x * torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1, 1) for x in (a, b))
+    for i, (x, y) in enumerate(zip(*standardized_pair(a, b, eps=0.0), strict=True)):
+        assert abs(float(x.mean() + y.mean())) < 1e-3
+        assert float(x.var(correction=0) + y.var(correction=0)) / 2 == pytest.approx(1, rel=1e-3)
+        deviation = float((a[i].var(correction=0) + b[i].var(correction=0)) / 2) ** 0.5
+        assert float(x.mean() - y.mean()) == pytest.approx(float(a[i].mean() - b[i].mean()) / deviation, rel=1e-3)
+
+
+def test_standardized_pair_of_flat_maps_is_zero_with_a_gradient() -> None:
+    a = torch.ones(1, 2, 3, 4, requires_grad=True)
+    x, y = standardized_pair(a, torch.ones(1, 2, 3, 4))
+    assert torch.equal(x, torch.zeros_like(x)) and torch.equal(y, x)
+    (x * torch.rand(1, 2, 3, 4)).sum().backward()
+    assert a.grad is not None and a.grad.isfinite().all()

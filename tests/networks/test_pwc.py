@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geossl.networks.pwc import PWC, ThreeFramePWC
+from geossl.networks.pwc import PWC, ThreeFramePWC, _centred, _cost_volume
 from geossl.networks.pwclite import PWCLite, ThreeFramePWCLite
 
 CHANNELS = (3, 16, 32, 64, 96, 128, 192)
@@ -185,3 +185,43 @@ def test_a_flow_bias_of_pwclite_adds_up_over_the_levels() -> None:
         nn.init.constant_(parameter, 1.0 if name.endswith("predict_flow.0.bias") else 0.0)
     flows = network(*torch.rand(2, 1, 3, 64, 128))
     assert [flow.unique().item() for flow in flows] == [4 * n for n in (31, 15, 7, 3, 1)]
+
+
+@pytest.mark.parametrize("images", [2, 3])
+def test_centred_features_are_free_of_what_all_pixels_of_a_sample_share(images: int) -> None:
+    torch.manual_seed(0)
+    features = torch.rand(images * 3, 4, 5, 7)
+    centred = _centred(features, images)
+    for sample in range(3):
+        own = torch.stack([features[i * 3 + sample] for i in range(images)])
+        expected = own - own.mean((0, 2, 3), keepdim=True)
+        found = torch.stack([centred[i * 3 + sample] for i in range(images)])
+        assert torch.allclose(found, expected, atol=1e-6)
+    offset = torch.rand(4).view(1, 4, 1, 1)
+    assert torch.allclose(_centred(features + offset, images), centred, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("width", [0.25, 1.0])
+def test_centred_costs_tell_displacements_apart_before_anything_is_learned(width: float, seed: int) -> None:
+    """Products of random directions in C dimensions have a standard deviation of 1 / sqrt(C)."""
+    torch.manual_seed(seed)
+    features = PWC(width).pyramid(torch.rand(2, 3, 128, 192))[1]
+
+    def spread(features: Tensor) -> float:
+        costs = _cost_volume(features[:1], features[1:], torch.zeros(1, 2, 32, 48))
+        return costs[..., 4:-4, 4:-4].std(1).mean().item()
+
+    centred = spread(_centred(features, 2))
+    assert centred > 0.7 / features.shape[1] ** 0.5
+    assert centred > spread(features)
+
+
+def test_a_sample_of_a_centred_network_does_not_see_the_others() -> None:
+    torch.manual_seed(0)
+    for network, images in ((PWC(1 / 8, centred=True), 2), (ThreeFramePWC(1 / 8, centred=True), 3)):
+        batch = torch.rand(images, 2, 3, 64, 96)
+        with torch.no_grad():
+            both, one = network(*batch), network(*batch[:, :1])
+        both, one = (flows if images == 2 else flows[1] for flows in (both, one))
+        assert torch.allclose(both[0][:1], one[0], atol=1e-4)

@@ -1,0 +1,146 @@
+"""The methods of optical flow on the synthetic street, with and without what their papers claim, several seeds each.
+
+    python tools/ablate_flow.py -o runs/ablate_flow
+
+Each variant is the configuration of a method with one part changed. All are trained from scratch alike, at a small
+size and width, and scored on held-out streets with exact flow of visible and of hidden pixels. Writes summary.json,
+epe.png (errors over time) and one run folder a training; interrupted and started again, it goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ablation import Scores, Study, parser, run_folder, run_studies
+
+from geossl.data.synthetic import StreetOptions, write_street
+from geossl.formats.image import write_image
+from geossl.report import read_metrics
+from geossl.visualize import plot_curves, stack
+
+WIDTH, HEIGHT = 192, 64
+TRAINING = StreetOptions(sequences=8, frames=12, width=WIDTH, height=HEIGHT, seed=21, moving_cars=4)
+HELD_OUT = StreetOptions(sequences=2, frames=12, width=WIDTH, height=HEIGHT, seed=91, moving_cars=4)
+EXPOSURE = 0.15  # spread of the frames' gain in the streets of the last study
+FIGURES = ("epe_noc", "epe_occ", "epe_all")
+TRAIN = {
+    "batch_size": 4,
+    "lr": 1e-3,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "grad_clip": 1.0,
+    "validate_every": 100,
+    "checkpoint_every": 1000,
+    "sample_every": 1000,
+}
+PAIRS = {"source_offsets": [1]}
+UNFLOW = Study(
+    base={
+        "method": "unflow",
+        "model": {"width": 0.25, "border": 0.0, "visibility_from": 0.4},
+        "data": PAIRS,
+        "train": {**TRAIN, "steps": 800},
+    },
+    variants={"full": {}, "no visibility": {"model": {"visibility": "none"}}},
+    claims=(("full", "no visibility", "epe_noc"),),
+)
+SELFLOW = Study(
+    base={
+        "method": "selflow",
+        "model": {"frames": 2, "width": 0.25, "scales": 3},
+        "data": PAIRS,
+        "train": {**TRAIN, "steps": 600},
+    },
+    variants={
+        "stage 1": {},
+        "stage 1 without visibility": {"model": {"unmasked": 1.0}},
+        "stage 1 continued": {"model": {"unmasked": 0.0}, "train": {"start_from": "{run:stage 1}", "lr": 3e-4}},
+        "stage 2": {"model": {"stage": 2, "weights": "{run:stage 1}"}, "train": {"lr": 3e-4}},
+    },
+    claims=(
+        ("stage 1", "stage 1 without visibility", "epe_noc"),
+        ("stage 2", "stage 1", "epe_occ"),
+        ("stage 2", "stage 1 continued", "epe_occ"),
+    ),
+)
+ARFLOW = Study(
+    base={
+        "method": "arflow",
+        "model": {"width": 0.5, "census_from": 0.3, "augmentation_from": 0.5},
+        "data": PAIRS,
+        "train": {**TRAIN, "steps": 600},
+    },
+    variants={"full": {}, "no augmentation": {"model": {"augmentation": 0.0}}},
+    claims=(("full", "no augmentation", "epe_all"),),
+)
+SMURF = Study(
+    base={
+        "method": "smurf",
+        "model": {"network": "tiny", "iterations": 4, "crop": None, "student_margin": 8},
+        "data": PAIRS,
+        "train": {**TRAIN, "steps": 500},
+    },
+    variants={"full": {}, "no self-supervision": {"model": {"self_supervision": 0.0}}},
+    claims=(("full", "no self-supervision", "epe_occ"),),
+)
+BRIGHTNESS = Study(
+    base={**SELFLOW.base, "train": {**TRAIN, "steps": 600}},
+    variants={"census": {}, "brightness": {"model": {"measure": "brightness"}}},
+    claims=(("census", "brightness", "epe_noc"),),
+)
+STUDIES = {"unflow": UNFLOW, "selflow": SELFLOW, "arflow": ARFLOW, "smurf": SMURF}
+EXPOSED = {"exposure": BRIGHTNESS}
+
+
+def main() -> None:
+    arguments = parser(__doc__, "runs/ablate_flow", {**STUDIES, **EXPOSED}).parse_args()
+    found: dict[str, Scores] = {}
+    asked = arguments.study or [*STUDIES, *EXPOSED]
+    for studies, street, exposure in ((STUDIES, "street", 0.0), (EXPOSED, "street_exposure", EXPOSURE)):
+        arguments.study = [name for name in asked if name in studies]
+        if arguments.study:
+            common = {"data": street_data(arguments.out / street, exposure)}
+            found |= run_studies(studies, arguments, common, last_figures)
+    write_image(arguments.out / "epe.png", curves(arguments.out, found))
+
+
+def street_data(folder: Path, exposure: float) -> dict[str, object]:
+    """Writes the streets, and says where they are."""
+    sources = []
+    for name, options in (("train", TRAINING), ("held_out", HELD_OUT)):
+        write_street(folder / name, StreetOptions(**{**options.as_dict(), "exposure": exposure}))  # type: ignore[arg-type]
+        sources.append([{"kind": "kitti_raw", "root": str(folder / name), "cameras": ["image_02"]}])
+    size = {"height": HEIGHT, "width": WIDTH, "cache": "memory", "num_workers": 0}
+    return {"train": sources[0], "validation": sources[1], **size}
+
+
+def last_figures(run: Path) -> dict[str, float]:
+    """The errors on the held-out streets at the end of a training."""
+    return {name: values[-1] for name, (_, values) in errors_over_time(run).items()}
+
+
+def errors_over_time(run: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """(steps, pixels) of each of `FIGURES`."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "validation/flow/epe_all" in row]
+    steps = [float(row["step"]) for row in rows]
+    return {name: (steps, [float(row[f"validation/flow/{name}"]) for row in rows]) for name in FIGURES}
+
+
+def curves(out: Path, found: dict[str, Scores]) -> np.ndarray:
+    """Errors of visible and hidden pixels over the steps, a row a study; each curve the median over the seeds."""
+    pictures = []
+    for study, scores in found.items():
+        variants = list(dict.fromkeys(variant for variant, _ in scores))
+        for figure in FIGURES[:2]:
+            drawn = {}
+            for variant in variants:
+                seeds = [seed for name, seed in scores if name == variant]
+                runs = [errors_over_time(run_folder(out, study, variant, seed))[figure] for seed in seeds]
+                drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
+            pictures.append(plot_curves(drawn, title=f"{study}: {figure} (px)", log=True))
+    return stack(pictures, columns=2)
+
+
+if __name__ == "__main__":
+    main()
