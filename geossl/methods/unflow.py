@@ -49,6 +49,8 @@ class UnFlowOptions(Strict):
     weights: str | None = Field(None, description="Run folder, model folder or checkpoint of the stage before.")
     width: float = Field(1.0, gt=0, description="Factor of the networks' channels; 0.375 is the paper's small 'c'.")
     image_mean: tuple[float, float, float] = Field(UNFLOW_MEAN, description="Subtracted from RGB in [0, 1].")
+    image_std: float = Field(1.0, gt=0, description="What the images are then divided by.")
+    normalize_costs: bool = Field(False, description="Standardise the features that C compares, as UFlow does.")
     level_weights: tuple[float, float, float, float, float] = Field(
         (12.7, 4.35, 3.9, 3.4, 1.1), description="Of the losses at a quarter of the image's size, an eighth, ..."
     )
@@ -78,7 +80,9 @@ class UnFlow(PairFlow):
 
     def __init__(self, options: UnFlowOptions) -> None:
         super().__init__(options)
-        self.network = FlowNet(options.stack, options.width, options.image_mean, 1.0)
+        self.network = FlowNet(
+            options.stack, options.width, options.image_mean, options.image_std, options.normalize_costs
+        )
         self.network.nets[:-1].requires_grad_(False)
         if options.weights is not None:
             load_previous(self.network, read_model_weights(options.weights), options.weights)

@@ -19,7 +19,7 @@ from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
 from geossl.networks.blocks import Standardize, conv_float32
-from geossl.networks.correlation import correlation
+from geossl.networks.correlation import correlation, standardized_pair
 from geossl.networks.flow_layers import begin_near_zero, check_images, init_he, leaky_conv, scaled
 from geossl.networks.padding import pad_to_multiple, unpad_flow
 
@@ -42,6 +42,7 @@ class FlowNet(nn.Module):
         stack: 'C' or 'S' for the first net, then an 'S' for every further one: 'C', 'S', 'CS', 'CSS'.
         width: Factor of all channels but the cost volume's; 1 is the paper's network, 3/8 UnFlow's small one ('c').
         mean, std: What images are normalised by, numbers or one a channel; UnFlow's are `UNFLOW_MEAN` and 1.
+        normalize_costs: Compare standardised features in a 'C', as UFlow does; the paper's network does not.
 
     Attributes:
         nets: The nets in the order they run. UnFlow trains the last and freezes the others.
@@ -56,6 +57,7 @@ class FlowNet(nn.Module):
         width: float = 1.0,
         mean: float | Sequence[float] = 0.45,
         std: float | Sequence[float] = 0.225,
+        normalize_costs: bool = False,
     ) -> None:
         super().__init__()
         if stack[:1] not in ("C", "S") or stack[1:].strip("S"):
@@ -63,7 +65,7 @@ class FlowNet(nn.Module):
                 f"stack is '{stack}'; expected 'C' or 'S', followed by an 'S' for every further net: CSS."
             )
         self.standardize = Standardize(mean, std)
-        first: nn.Module = _FlowNetC(width) if stack[0] == "C" else _FlowNetS(6, width)
+        first: nn.Module = _FlowNetC(width, normalize_costs) if stack[0] == "C" else _FlowNetS(6, width)
         self.nets = nn.ModuleList([first, *(_FlowNetS(14, width) for _ in stack[1:])])
         init_he(self)
         for net in self.nets:
@@ -118,8 +120,9 @@ class _FlowNetS(nn.Module):
 class _FlowNetC(nn.Module):
     """Two images to flows, by a cost volume at an eighth of their size."""
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, normalize_costs: bool) -> None:
         super().__init__()
+        self.normalize_costs = normalize_costs
         c1, c2, c3, redirected = scaled((64, 128, 256, 32), width)
         self.conv1 = leaky_conv(3, c1, LEAK, kernel=7, stride=2)
         self.conv2 = leaky_conv(c1, c2, LEAK, kernel=5, stride=2)
@@ -131,8 +134,9 @@ class _FlowNetC(nn.Module):
         """Two (B, 3, H, W) -> flows as `_Trunk` gives them."""
         conv2 = self.conv2(self.conv1(torch.cat([first, second])))
         a, b = self.conv3(conv2).chunk(2)
-        costs = F.leaky_relu(correlation(a, b, MAX_DISPLACEMENT, DISPLACEMENT_STRIDE), LEAK)
-        return self.trunk(torch.cat([self.conv_redir(a), costs], 1), conv2.chunk(2)[0])
+        first_compared, second_compared = standardized_pair(a, b) if self.normalize_costs else (a, b)
+        costs = correlation(first_compared, second_compared, MAX_DISPLACEMENT, DISPLACEMENT_STRIDE)
+        return self.trunk(torch.cat([self.conv_redir(a), F.leaky_relu(costs, LEAK)], 1), conv2.chunk(2)[0])
 
 
 class _Trunk(nn.Module):

@@ -98,6 +98,22 @@ def test_flownet_c_correlates_equal_images_most_at_no_displacement() -> None:
     assert torch.all(costs.mean((2, 3)).argmax(1) == 220)
 
 
+def test_flownet_c_may_compare_standardised_features() -> None:
+    torch.manual_seed(0)
+    network, images = FlowNet("C", 1 / 8, normalize_costs=True), torch.rand(2, 1, 3, 64, 64)
+    features: list[Tensor] = []
+    seen: list[Tensor] = []
+    network.nets[0].conv3.register_forward_hook(lambda *call: features.append(call[2]))
+    network.nets[0].trunk.conv3_1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network(*images)
+    a, b = features[0].double().chunk(2)
+    variance = (a.var(correction=0) + b.var(correction=0)) / 2
+    shifted = [(x - (a.mean() + b.mean()) / 2) / variance.sqrt() for x in (a, b)]
+    expected = F.leaky_relu((shifted[0] * shifted[1]).mean(1), 0.1)
+    torch.testing.assert_close(seen[0][:, 4 + 220].double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_further_net_sees_images_flow_warped_image_and_difference() -> None:
     torch.manual_seed(0)
     network, images = FlowNet("CS", 1 / 16), torch.rand(2, 1, 3, 64, 128)
