@@ -34,11 +34,19 @@ TRAIN = {
     "checkpoint_every": 1000,
     "sample_every": 1000,
 }
-PAIRS = {"source_offsets": [1]}
+PAIRS = {"source_offsets": [1], "augment": {"jitter": 0.0}}
 UNFLOW = Study(
     base={
         "method": "unflow",
-        "model": {"width": 0.25, "border": 0.0, "visibility_from": 0.4},
+        "model": {
+            "width": 0.25,
+            "image_std": 0.225,
+            "normalize_costs": True,
+            "census_radii": [3, 1, 1, 1, 1],
+            "smoothness": 0.3,  # at a quarter of this size most flows are below half a pixel: 3 would flatten them
+            "border": 0.0,
+            "visibility_from": 0.4,
+        },
         "data": PAIRS,
         "train": {**TRAIN, "steps": 800},
     },
@@ -48,7 +56,7 @@ UNFLOW = Study(
 SELFLOW = Study(
     base={
         "method": "selflow",
-        "model": {"frames": 2, "width": 0.25, "scales": 3},
+        "model": {"frames": 2, "width": 0.25, "scales": 3, "centred": True},
         "data": PAIRS,
         "train": {**TRAIN, "steps": 600},
     },
@@ -67,7 +75,7 @@ SELFLOW = Study(
 ARFLOW = Study(
     base={
         "method": "arflow",
-        "model": {"width": 0.5, "census_from": 0.3, "augmentation_from": 0.5},
+        "model": {"width": 0.5, "normalize_costs": True, "census_from": 0.3, "augmentation_from": 0.5},
         "data": PAIRS,
         "train": {**TRAIN, "steps": 600},
     },
