@@ -44,8 +44,8 @@ def correlation(
 
 
 @float32_island
-def standardized_pair(a: Tensor, b: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
-    """Shifts and scales two feature maps alike: both together have mean 0 and variance 1 in every sample.
+def standardized_pair(a: Tensor, b: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """Shifts and scales two feature maps alike: both together have mean 0 and variance 1 in every channel.
 
     Features of one sign correlate with everything, and faint ones with nothing: in a network that has learned nothing
     yet, neither tells displacements apart.
@@ -58,8 +58,11 @@ def standardized_pair(a: Tensor, b: Tensor, eps: float = 1e-8) -> tuple[Tensor, 
 
     Source: Jonschkowski et al. (UFlow), ECCV 2020, section 3.1 (cost volume normalization), as released: the mean of
         both maps' means, and of their variances.
+    Differs: UFlow takes the channels together, so that one that is large everywhere still correlates with everything.
+        ARFlow on 300 pairs of the street, 1000 steps: EPE of visible pixels 1.18 each by itself, 1.67 together, and
+        1.53 of zero flow (seed 0).
     """
-    dims = (1, 2, 3)
+    dims = (2, 3)
     mean = (a.mean(dims, keepdim=True) + b.mean(dims, keepdim=True)) / 2
     variance = (a.var(dims, correction=0, keepdim=True) + b.var(dims, correction=0, keepdim=True)) / 2
     scale = (variance + eps).rsqrt()

@@ -87,15 +87,17 @@ def test_correlation_refuses_what_it_cannot_do() -> None:
         correlation(a, a, 3, 2)
 
 
-def test_standardized_pair_has_mean_0_and_variance_1_in_every_sample() -> None:
+def test_standardized_pair_has_mean_0_and_variance_1_in_every_channel() -> None:
     """Both maps alike: their two means, and their two variances, are averaged."""
     a, b = torch.rand(3, 4, 5, 7) * 0.01 + 2, torch.rand(3, 4, 5, 7) * 0.03 + 1
-    a, b = (x * torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1, 1) for x in (a, b))
-    for i, (x, y) in enumerate(zip(*standardized_pair(a, b, eps=0.0), strict=True)):
-        assert abs(float(x.mean() + y.mean())) < 1e-3
-        assert float(x.var(correction=0) + y.var(correction=0)) / 2 == pytest.approx(1, rel=1e-3)
-        deviation = float((a[i].var(correction=0) + b[i].var(correction=0)) / 2) ** 0.5
-        assert float(x.mean() - y.mean()) == pytest.approx(float(a[i].mean() - b[i].mean()) / deviation, rel=1e-3)
+    a, b = (x * torch.arange(1.0, 13.0).view(3, 4, 1, 1) for x in (a, b))
+    x, y = standardized_pair(a, b, eps=0.0)
+    for i, k in np.ndindex(3, 4):
+        assert abs(float(x[i, k].mean() + y[i, k].mean())) < 1e-3
+        assert float(x[i, k].var(correction=0) + y[i, k].var(correction=0)) / 2 == pytest.approx(1, rel=1e-3)
+        deviation = float((a[i, k].var(correction=0) + b[i, k].var(correction=0)) / 2) ** 0.5
+        gap = float(a[i, k].mean() - b[i, k].mean()) / deviation
+        assert float(x[i, k].mean() - y[i, k].mean()) == pytest.approx(gap, rel=1e-3)
 
 
 def test_standardized_pair_of_flat_maps_is_zero_with_a_gradient() -> None:
