@@ -33,7 +33,7 @@ from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.method import Method
 from geossl.networks.depth_decoder import DepthDecoder
 from geossl.networks.encoders import build_encoder
-from geossl.networks.monodepth import MAX_DISPARITY_FRACTION, MonodepthNet
+from geossl.networks.monodepth import MonodepthNet
 from geossl.types import Batch, Frame, Objective
 
 
@@ -46,6 +46,13 @@ class MonodepthOptions(Strict):
     )
     encoder_weights: str | None = Field(None, description="imagenet, a file, or null for random; for encoders.")
     decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
+    max_disparity: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="Of the width. A fresh network predicts half of it everywhere, which small images cannot be "
+        "compared from: set it to little more than the nearest surface has.",
+    )
     ssim_weight: float = Field(0.85, ge=0, le=1)
     smoothness: float = Field(0.1, ge=0, description="Divided by 2^scale.")
     consistency: float = Field(1.0, ge=0, description="Weight of left-right consistency; used by lr.")
@@ -62,9 +69,9 @@ class Monodepth(Method):
         super().__init__(options)
         self.network: torch.nn.Module
         if options.network == "monodepth_resnet50":
-            self.network = MonodepthNet("resnet50")
+            self.network = MonodepthNet("resnet50", max_disparity=options.max_disparity)
         elif options.network == "monodepth_vgg":
-            self.network = MonodepthNet("vgg")
+            self.network = MonodepthNet("vgg", max_disparity=options.max_disparity)
         else:
             encoder = build_encoder(options.network, options.encoder_weights)
             decoder = DepthDecoder(encoder.channels, (0, 1, 2, 3), outputs=2, dims=options.decoder_channels)
@@ -77,7 +84,7 @@ class Monodepth(Method):
         maps = self.network(left)
         if isinstance(self.network, MonodepthNet):
             return list(maps)
-        return [MAX_DISPARITY_FRACTION * unit for unit in maps]
+        return [self.options.max_disparity * unit for unit in maps]
 
     def predict_depth(self, image: Tensor, K: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], (B, 3, 3) -> (B, 1, H, W) metres, by the baseline of the training pairs.

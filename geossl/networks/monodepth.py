@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from geossl.networks.blocks import conv_float32, crop_like, init_xavier
 
-MAX_DISPARITY_FRACTION = 0.3  # of the image's width
 DECODER_CHANNELS = (512, 512, 256, 128, 64, 32, 16)
 
 
@@ -29,10 +28,14 @@ class MonodepthNet(nn.Module):
     Args:
         encoder: 'resnet50' (six levels) or 'vgg' (seven).
         width: Factor of all channels; 1 is the paper's network.
+        max_disparity: Largest disparity, as a fraction of the image's width.
     """
 
-    def __init__(self, encoder: Literal["resnet50", "vgg"] = "resnet50", width: float = 1.0) -> None:
+    def __init__(
+        self, encoder: Literal["resnet50", "vgg"] = "resnet50", width: float = 1.0, max_disparity: float = 0.3
+    ) -> None:
         super().__init__()
+        self.max_disparity = max_disparity
         if encoder not in ("resnet50", "vgg"):
             raise ValueError(f"unknown Monodepth encoder '{encoder}'; expected 'resnet50' or 'vgg'.")
         self.encoder: _Levels = _Resnet50(width) if encoder == "resnet50" else _Vgg(width)
@@ -55,8 +58,8 @@ class MonodepthNet(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) RGB in [0, 1] -> disparity_fraction, (B, 2, H / 2^s, W / 2^s) float32 for s = 0..3.
 
-        Channel 0 is the left view's disparity, channel 1 the right view's, both positive and below 0.3 of the
-        width. Odd sizes round up.
+        Channel 0 is the left view's disparity, channel 1 the right view's, both positive and below
+        `max_disparity`. Odd sizes round up.
         """
         skips = [image, *self.encoder(image)]
         x = skips[-1]
@@ -72,7 +75,7 @@ class MonodepthNet(nn.Module):
                 parts.append(crop_like(finer, size).to(parts[0].dtype))
             x = self.iconvs[str(level)](torch.cat(parts, 1))
             if level <= 4:
-                maps.append(MAX_DISPARITY_FRACTION * torch.sigmoid(conv_float32(self.disps[str(level)], x)))
+                maps.append(self.max_disparity * torch.sigmoid(conv_float32(self.disps[str(level)], x)))
         return maps[::-1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 import cv2
 import numpy as np
@@ -146,14 +147,20 @@ def make_textures(rng: np.random.Generator) -> TextureSet:
 
 def spectral_noise(rng: np.random.Generator, slope: float, stretch: float = 1.0) -> Array:
     """(TILE, TILE) tileable Gaussian noise, amplitude ~ 1 / frequency**slope, mean 0, standard deviation 1."""
+    amplitude = _amplitude(slope, stretch)
+    white = rng.standard_normal((*amplitude.shape, 2), np.float32).view(np.complex64)[..., 0]
+    noise = np.fft.irfft2(white * amplitude, s=(TILE, TILE))
+    return (noise - noise.mean()) / noise.std()
+
+
+@cache
+def _amplitude(slope: float, stretch: float) -> Array:
+    """(TILE, TILE / 2 + 1) of each wave of `spectral_noise`."""
     fx = np.fft.rfftfreq(TILE).astype(np.float32)[None] * TILE
     fy = np.fft.fftfreq(TILE).astype(np.float32)[:, None] * (TILE / stretch)
     frequency = np.maximum(np.sqrt(fx * fx + fy * fy), 1)
     # the largest waves would make repetition visible, the smallest would alias under linear interpolation
-    shape = frequency**-slope * np.exp(-((frequency / (0.36 * TILE)) ** 4)) * (frequency > 3)
-    white = rng.standard_normal((*shape.shape, 2), np.float32).view(np.complex64)[..., 0]
-    noise = np.fft.irfft2(white * shape, s=(TILE, TILE))
-    return (noise - noise.mean()) / noise.std()
+    return frequency**-slope * np.exp(-((frequency / (0.36 * TILE)) ** 4)) * (frequency > 3)
 
 
 def _strip(tile: Array) -> NDArray[np.uint16]:
@@ -189,12 +196,14 @@ def _tinted(rng: np.random.Generator, slope: float, contrast: float) -> Array:
 
 
 def _grid(period_x: float, period_y: float, shift: float) -> tuple[Array, Array, NDArray[np.int64], NDArray[np.int64]]:
-    """Position inside a brick course and the brick's number, (TILE, TILE) each."""
-    y, x = np.mgrid[0:TILE, 0:TILE].astype(np.float32)
+    """Position inside a brick, and the brick's column and course; each broadcasts to (TILE, TILE)."""
+    x, y = np.arange(TILE, dtype=np.float32), np.arange(TILE, dtype=np.float32)[:, None]
     row = np.floor(y / period_y).astype(np.int64)
-    x = x + shift * period_x * (row % 2)
-    column = np.floor(x / period_x).astype(np.int64) % max(1, round(TILE / period_x))
-    return x % period_x, y % period_y, column, row
+    # every second row begins with the part of a brick
+    moved = x + shift * period_x * np.arange(2, dtype=np.float32)[:, None]
+    column = np.floor(moved / period_x).astype(np.int64) % max(1, round(TILE / period_x))
+    odd = row[:, 0] % 2
+    return (moved % period_x)[odd], y % period_y, column[odd], row
 
 
 def _stones(rng: np.random.Generator, px: float, py: float, shift: float, joint: float, contrast: float) -> Array:
