@@ -7,7 +7,6 @@ torch is imported inside the commands, so that `geossl --help` answers at once.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,9 @@ from typer.core import TyperGroup
 
 import geossl
 from geossl.commands.console import fail, progress_bar, show
+from geossl.commands.evaluate_cli import evaluate_app
+from geossl.commands.options import SPEC, Device, Json, Out, image_size, numbers
+from geossl.commands.predict_cli import predict_app
 
 
 class Commands(TyperGroup):
@@ -42,20 +44,10 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Depth and ego-motion from unlabelled video and stereo: train, predict, evaluate.",
+    help="Depth, ego-motion, flow and scene flow from unlabelled video and stereo: train, predict, evaluate.",
 )
-predict_app = typer.Typer(no_args_is_help=True, help="Write the depth maps, trajectories or flow of a trained model.")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Score predictions against ground truth.")
 app.add_typer(predict_app, name="predict")
 app.add_typer(evaluate_app, name="evaluate")
-
-SPEC = "kind:root[,key=value...], e.g. kitti_raw:datasets/kitti_raw,split=eigen_test"
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Compute again what is there already.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the full result to this file.")]
-Intrinsics = Annotated[str | None, typer.Option(help="fx,fy,cx,cy in pixels of the source.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -85,216 +77,30 @@ def train(
     raise typer.Exit(result.exit_code)
 
 
-@predict_app.command("depth")
-def predict_depth(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder or checkpoint.")],
-    source: Annotated[str, typer.Argument(help=f"Image, folder, 'glob', video, or {SPEC}.")],
-    out: Out,
-    save: Annotated[str, typer.Option(help="Of npy,png16,pfm,color,ply.")] = "npy,color",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image's prediction.")] = False,
-    intrinsics: Intrinsics = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 4,
-    overwrite: Overwrite = False,
+@app.command()
+def pretrain(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a packaged config: pretrain_...")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.lr=2e-4")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; default runs/CONFIG.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where the run folder's last checkpoint stopped.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Write depth maps at the source's resolution, with a meta.json that states their unit."""
-    from geossl.predict import predict_depth as run
+    """Pre-train an encoder without labels, as `train` does; RUN/encoder is what `encoder_weights` takes."""
+    from geossl.config import load_experiment
 
-    with progress_bar("predicting depth", as_json) as progress:
-        summary = run(
-            model,
-            source,
-            out,
-            save=_listed(save),
-            flip=flip,
-            intrinsics=_numbers(intrinsics),
-            device=device,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            command=_command_line(),
-            progress=progress,
-        )
-    show(summary, as_json)
+    experiment = load_experiment(config, overrides or [])
+    from geossl.engine.pretrain import pretrain as pretrain_experiment
 
-
-@predict_app.command("pose")
-def predict_pose(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder or checkpoint.")],
-    source: Annotated[str, typer.Argument(help=f"Folder, 'glob', video, or {SPEC}.")],
-    out: Out,
-    save: Annotated[str, typer.Option(help="Of kitti,tum.")] = "kitti,tum",
-    rate_hz: Annotated[float | None, typer.Option(min=1e-6, help="Frames a second, for TUM's times.")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write each clip's trajectory: T_world_camera, the first frame being the world."""
-    from geossl.predict import predict_pose as run
-
-    with progress_bar("predicting motion", as_json) as progress:
-        summary = run(
-            model,
-            source,
-            out,
-            save=_listed(save),
-            rate_hz=rate_hz,
-            device=device,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            command=_command_line(),
-            progress=progress,
-        )
-    show(summary, as_json)
-
-
-@predict_app.command("flow")
-def predict_flow(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder or checkpoint.")],
-    source: Annotated[str, typer.Argument(help=f"Folder, 'glob', video, or {SPEC}; or an image with --second.")],
-    out: Out,
-    second: Annotated[Path | None, typer.Option(help="Second image, where the source is one image.")] = None,
-    save: Annotated[str, typer.Option(help="Of flo,png16,npy,color,visible,confidence,video.")] = "flo,color",
-    size: Annotated[str, typer.Option(help="What the network sees: model, native (the source's) or WxH.")] = "model",
-    max_px: Annotated[float, typer.Option(min=1e-3, help="Flow of the colours' full strength, in pixels.")] = 64.0,
-    rate_hz: Annotated[float | None, typer.Option(min=1e-6, help="Frames a second of the videos.")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs at a time.")] = 4,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write the optical flow between successive images, forth and back, in pixels of the source."""
-    wanted: Any = size if size in ("model", "native") else _size(size)[::-1]
-    from geossl.predict import predict_flow as run
-
-    with progress_bar("predicting flow", as_json) as progress:
-        summary = run(
-            model,
-            source,
-            out,
-            second=second,
-            save=_listed(save),
-            size=wanted,
-            max_px=max_px,
-            rate_hz=rate_hz,
-            device=device,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            command=_command_line(),
-            progress=progress,
-        )
-    show(summary, as_json)
-
-
-@evaluate_app.command("depth")
-def evaluate_depth(
-    data: Annotated[str, typer.Option(help=f"{SPEC}.")],
-    protocol: Annotated[str, typer.Option(help="eigen, eigen_benchmark, kitti2015, native, ...")],
-    model: Annotated[Path | None, typer.Option(help="Predict with this model first.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Folder of depth maps; with --model they go there.")] = None,
-    scaling: Annotated[str | None, typer.Option(help="none, median or a factor; default: the protocol's.")] = None,
-    kind: Annotated[str, typer.Option(help="The files hold: depth, inverse_depth or disparity_px.")] = "depth",
-    flip: Annotated[bool, typer.Option("--flip", help="With --model: average with the mirrored image.")] = False,
-    device: Device = "auto",
-    json_file: JsonFile = None,
-) -> None:
-    """Score depth against LiDAR, improved depth or disparity labels, by a named protocol."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
-    if kind not in ("depth", "inverse_depth", "disparity_px"):
-        raise typer.BadParameter(f"--kind {kind} should be depth, inverse_depth or disparity_px.")
-    from geossl.commands.evaluate import evaluate_depth as run
-
-    with progress_bar("predicting depth", quiet=model is None) as progress:
-        result = run(
-            data,
-            protocol,
-            model=model,
-            predictions=predictions,
-            scaling=scaling,
-            kind=kind,
-            flip=flip,
-            device=device,
-            command=_command_line(),
-            progress=progress,
-        )
-    result.finish(json_file)
-
-
-@evaluate_app.command("pose")
-def evaluate_pose(
-    data: Annotated[str | None, typer.Option(help="kitti_odometry:root[,...], or kitti_raw with oxts.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="A trajectory file instead of --data.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Predict with this model first (needs --data).")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Trajectory file, or folder of them.")] = None,
-    align: Annotated[str, typer.Option(help="Of none,scale,6dof,7dof.")] = "none,scale,6dof,7dof",
-    device: Device = "auto",
-    json_file: JsonFile = None,
-) -> None:
-    """Score trajectories: KITTI's t_err and r_err, five-frame ATE, APE and RPE."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
-    if (data is None) == (truth is None):
-        raise typer.BadParameter("give one of --data and --truth.")
-    if model is not None and data is None:
-        raise typer.BadParameter("--model needs --data to predict from.")
-    unknown = sorted(set(_listed(align)) - {"none", "scale", "6dof", "7dof"})
-    if unknown or not _listed(align):
-        raise typer.BadParameter(f"--align {align} should be of none,scale,6dof,7dof.")
-    from geossl.commands.evaluate import evaluate_pose as run
-
-    with progress_bar("predicting motion", quiet=model is None) as progress:
-        result = run(
-            data,
-            truth,
-            model=model,
-            predictions=predictions,
-            alignments=_listed(align),
-            device=device,
-            command=_command_line(),
-            progress=progress,
-        )
-    result.finish(json_file)
-
-
-@evaluate_app.command("flow")
-def evaluate_flow(
-    data: Annotated[str, typer.Option(help="e.g. kitti_stereo:datasets/kitti_2015,year=2015")],
-    protocol: Annotated[str, typer.Option(help="kitti2015, kitti2012, sintel, chairs or native.")],
-    model: Annotated[Path | None, typer.Option(help="Predict with this model first.")] = None,
-    predictions: Annotated[
-        str | None, typer.Option(help="Folder of .flo, 16-bit .png or .npy; or zero, farneback or dis.")
-    ] = None,
-    fill_missing: Annotated[
-        bool, typer.Option("--fill-missing", help="Fill missing estimates from the background, as KITTI does.")
-    ] = False,
-    device: Device = "auto",
-    json_file: JsonFile = None,
-) -> None:
-    """Score optical flow: end-point error, KITTI's Fl and thresholds, speed classes, by a named protocol."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
-    from geossl.commands.evaluate_flow import evaluate_flow as run
-
-    with progress_bar("predicting flow") as progress:
-        result = run(
-            data,
-            protocol,
-            model=model,
-            predictions=predictions,
-            fill_missing=fill_missing,
-            device=device,
-            command=_command_line(),
-            progress=progress,
-        )
-    result.finish(json_file)
+    result = pretrain_experiment(experiment, out or Path("runs") / Path(config).stem, resume=resume)
+    if int(os.environ.get("RANK", 0)) == 0:
+        show(result, as_json)
+    raise typer.Exit(result.exit_code)
 
 
 @app.command()
 def submit(
-    benchmark: Annotated[str, typer.Argument(help="kitti-flow (2015), kitti-flow-2012 or sintel.")],
-    predictions: Annotated[Path, typer.Argument(help="Folder of flow for the benchmark's test images.")],
+    benchmark: Annotated[str, typer.Argument(help="kitti-flow, kitti-sceneflow (2015), kitti-flow-2012 or sintel.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of predictions for the benchmark's test images.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .zip to write.")],
     images: Annotated[
         Path | None, typer.Option(help="The test images (KITTI's testing/image_2, Sintel's test), to check sizes.")
@@ -303,10 +109,14 @@ def submit(
 ) -> None:
     """Make the archive that a benchmark's server takes, and check it: names, number, sizes, encoding."""
     from geossl.commands.submit import BENCHMARKS, submit_flow
+    from geossl.commands.submit_scene_flow import SCENE_FLOW_BENCHMARK, submit_scene_flow
 
-    if benchmark not in BENCHMARKS:
-        raise typer.BadParameter(f"{benchmark} should be one of {', '.join(BENCHMARKS)}.")
-    show(submit_flow(benchmark, predictions, out, images), as_json)
+    if benchmark == SCENE_FLOW_BENCHMARK:
+        show(submit_scene_flow(predictions, out, images), as_json)
+    elif benchmark in BENCHMARKS:
+        show(submit_flow(benchmark, predictions, out, images), as_json)
+    else:
+        raise typer.BadParameter(f"{benchmark} should be one of {', '.join([*BENCHMARKS, SCENE_FLOW_BENCHMARK])}.")
 
 
 @app.command()
@@ -355,7 +165,7 @@ def synth(
     processes: Annotated[int | None, typer.Option(min=1, help="Default: one a processor.")] = None,
 ) -> None:
     """Generate a synthetic street with exact labels; started again, it goes on."""
-    width, height = _size(size)
+    width, height = image_size(size)
     from geossl.data.synthetic import StreetOptions
     from geossl.data.synthetic.write import write_street
 
@@ -393,7 +203,7 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Time and memory of a training step, by parts: data, networks, warp and loss, optimiser."""
-    sizes = [int(value) for value in _numbers(batch_sizes) or ()]
+    sizes = [int(value) for value in numbers(batch_sizes) or ()]
     if not sizes or min(sizes) < 1:
         raise typer.BadParameter(f"--batch-sizes {batch_sizes} should be numbers above 0.")
     from geossl.commands.benchmark import benchmark_config
@@ -433,30 +243,6 @@ def show_config(
         raise typer.BadParameter("give a config's NAME, --list or --schema.")
     else:
         typer.echo(resolved(name, overrides or []), nl=False)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in _listed(text)]
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' should be numbers with commas between.") from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise typer.BadParameter(f"'{text}' should read WxH, e.g. 640x192.")
-    return int(width), int(height)
-
-
-def _command_line() -> str:
-    return shlex.join(["geossl", *sys.argv[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

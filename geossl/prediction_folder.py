@@ -12,7 +12,7 @@ import geossl
 from geossl.engine.model_folder import LoadedModel
 from geossl.formats.atomic import write_text_atomic
 
-IDENTITY = ("kind", "checkpoint_hash", "model_size", "flip_postprocessing", "network_size", "max_px")
+IDENTITY = ("kind", "checkpoint_hash", "model_size", "flip_postprocessing", "network_size", "max_px", "baseline_m")
 """Fields of meta.json in which two predictions in one folder must agree."""
 
 Item = TypeVar("Item")

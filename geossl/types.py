@@ -208,6 +208,33 @@ class PredictsFlow(Protocol):
         ...
 
 
+@runtime_checkable
+class PredictsSceneFlow(Protocol):
+    """A model that maps two images of one camera to the depth and the 3-D motion of what the first shows.
+
+    The second image's depth, seen from the first's pixels, is `depth + scene_flow[:, 2:]`; the optical flow is
+    `geossl.geometry.conversion.scene_flow_to_flow`.
+    """
+
+    is_metric: bool
+
+    def predict_scene_flow(
+        self, target: Tensor, source: Tensor, K: Tensor, K_source: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts from two images, the source one time step after the target.
+
+        Args:
+            target, source: (B, 3, H, W) RGB in [0, 1], of any size.
+            K: (B, 3, 3) pixels, of the target. K_source: of the source, if different.
+
+        Returns:
+            depth: (B, 1, H, W) z-depth of the target, metres if `is_metric`.
+            scene_flow: (B, 3, H, W) in the target's camera, in the unit of depth: where each point is in the
+                source's camera coordinates, minus where it was in the target's.
+        """
+        ...
+
+
 def tensors_of(objective: Objective) -> dict[str, Tensor]:
     """Every scalar of an objective by its log name: `loss`, `loss/<term>` and `health/<name>`."""
     scalars = {"loss": objective.total.detach()}

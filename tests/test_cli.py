@@ -92,6 +92,8 @@ def run(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluate depth",
         "evaluate pose",
         "evaluate flow",
+        "predict sceneflow",
+        "evaluate sceneflow",
     ],
 )
 def test_help_is_there(command: str) -> None:
@@ -129,6 +131,11 @@ def test_version_is_printed() -> None:
         "evaluate pose --model m --truth t",
         "evaluate pose --predictions p --truth t --align 8dof",
         "evaluate flow --data x --protocol kitti2015",
+        "evaluate sceneflow --data x --protocol kitti2015",
+        "predict sceneflow m -o out",
+        "predict sceneflow m s --depth d -o out",
+        "predict sceneflow m s --depth d --flow f -o out",
+        "predict sceneflow s --depth d --flow f --flip -o out",
         "submit middlebury d -o a.zip",
         "synth out --size 640",
         "synth out --frames 0",
@@ -350,7 +357,7 @@ def test_check_counts_and_names_what_is_wrong(street: Path, tmp_path: Path) -> N
     (summary,) = json.loads(out)
     assert summary["samples"] == 12
     assert summary["problems"] == []
-    assert summary["labels"] == "velodyne (12), flow of street (5)"
+    assert summary["labels"] == "velodyne (12), flow of street (5), scene flow of street (5)"
     assert summary["excluded"] == "none"
     broken = tmp_path / "street"
     subprocess.run(["cp", "-r", street, broken], check=True)

@@ -32,6 +32,7 @@ def test_config_trains_one_step(name: str) -> None:
         offsets,
         stereo,
         T if experiment.data.stereo else None,
+        tuple(frame() for _ in offsets) if experiment.data.stereo_sources else (),
         index=torch.arange(2),
         names=("a", "b"),
     )

@@ -49,7 +49,8 @@ def test_every_data_file_is_packaged() -> None:
         for pattern in patterns.replace("\n", ",").split(","):
             packaged.update(folder.glob(pattern.strip()))
     files = [p for p in (ROOT / "geossl").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert [p for p in files if p.suffix not in {".py", ".pyc"} and p not in packaged] == []
+    built = {".py", ".pyc", ".so", ".dll"}
+    assert [p for p in files if p.suffix not in built and p not in packaged] == []
 
 
 def test_torch_and_torchvision_are_unpinned() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,18 @@ class Study:
         variants: Name -> what differs. `{run:NAME}` in a value is the run folder of another variant of the same seed,
             which is trained before.
         claims: (better, worse, figure): the comparisons that the paper makes.
+        composed: Name of a system of several models -> its trainings by name, as `variants`; scored together.
     """
 
     base: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
     claims: tuple[tuple[str, str, str], ...]
+    composed: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The rows of the table."""
+        return (*self.variants, *self.composed)
 
 
 def parser(description: str | None, out: str, studies: Mapping[str, Study]) -> argparse.ArgumentParser:
@@ -51,14 +58,14 @@ def run_studies(
     studies: Mapping[str, Study],
     arguments: argparse.Namespace,
     common: Mapping[str, Any],
-    score: Callable[[Path], Figures],
+    score: Callable[..., Figures],
 ) -> dict[str, Scores]:
     """Trains and scores every variant with every seed, and adds the tables to OUT/summary.json.
 
     Args:
         arguments: Of `parser`.
         common: Values of every experiment, over those of the study.
-        score: Run folder -> figures.
+        score: Run folder (of a composed system, those of its trainings in their order) -> figures.
 
     Returns:
         The figures by study.
@@ -69,9 +76,16 @@ def run_studies(
     for name in arguments.study or list(studies):
         study, scores = studies[name], {}
         for seed in range(arguments.seeds):
-            for variant in study.variants:
-                values = experiment_values(arguments, name, study, variant, seed, common)
-                scores[variant, seed] = run_variant(run_folder(arguments.out, name, variant, seed), values, score)
+            for variant in study.scored:
+                parts = study.composed.get(variant) or {variant: study.variants[variant]}
+                runs = {
+                    run_folder(arguments.out, name, part, seed): experiment_values(
+                        arguments, name, merge(merge(study.base, differs), common), seed
+                    )
+                    for part, differs in parts.items()
+                }
+                kept = run_folder(arguments.out, name, variant, seed) / "scores.json"
+                scores[variant, seed] = run_variant(runs, kept, score)
         found[name] = scores
         rows, verdicts = table_rows(study, scores), judge(study, scores)
         summary[name] = {"table": rows, "claims": verdicts, "seeds": arguments.seeds}
@@ -85,11 +99,10 @@ def run_folder(out: Path, study: str, variant: str, seed: int) -> Path:
 
 
 def experiment_values(
-    arguments: argparse.Namespace, name: str, study: Study, variant: str, seed: int, common: Mapping[str, Any]
+    arguments: argparse.Namespace, name: str, values: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     """The values of one training."""
     steps = {} if arguments.steps is None else {"steps": arguments.steps}
-    values = merge(merge(study.base, study.variants[variant]), common)
 
     def filled(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -101,15 +114,15 @@ def experiment_values(
     return merge(filled(values), {"train": {"seed": seed, **steps}})
 
 
-def run_variant(run: Path, values: Mapping[str, Any], score: Callable[[Path], Figures]) -> dict[str, float]:
+def run_variant(runs: Mapping[Path, Mapping[str, Any]], kept: Path, score: Callable[..., Figures]) -> dict[str, float]:
     """Trains a variant where that is not done yet, and scores it."""
-    kept = run / "scores.json"
     if kept.is_file():
         return json.loads(kept.read_text())  # type: ignore[no-any-return]
-    result = train(parse_experiment(values, where=str(run)), run)
-    if result.stopped:
-        raise SystemExit(result.exit_code)
-    scores = dict(score(run))
+    for run, values in runs.items():
+        result = train(parse_experiment(values, where=str(run)), run)
+        if result.stopped:
+            raise SystemExit(result.exit_code)
+    scores = dict(score(*runs))
     write_text_atomic(kept, json.dumps(scores, indent=1) + "\n")
     return scores
 
@@ -117,7 +130,7 @@ def run_variant(run: Path, values: Mapping[str, Any], score: Callable[[Path], Fi
 def table_rows(study: Study, scores: Scores) -> list[dict[str, Any]]:
     """One row a variant: each figure's median over the seeds and its range."""
     rows = []
-    for variant in study.variants:
+    for variant in study.scored:
         row: dict[str, Any] = {"variant": variant}
         for figure in next(iter(scores.values())):
             values = values_of(scores, variant, figure)

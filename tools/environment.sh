@@ -36,9 +36,9 @@ use_environment() {
     fi
     bin="$("$python" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')"
 
-    # The stamp says what was installed: this checkout's metadata, and whether with the extra.
+    # The stamp says what was installed: this checkout's metadata and kernels, and whether with the extra.
     stamp="$("$python" -c 'import sys; print(sys.prefix)')/.geossl-installed"
-    wanted="$root $(cat "$root/setup.cfg" "$root/pyproject.toml" | cksum)"
+    wanted="$root $(cat "$root"/{setup.cfg,setup.py,pyproject.toml} "$root"/geossl/kernels/csrc/* | cksum)"
     if [[ -f "$stamp" && -x "$bin/geossl" ]] && grep -qxF "$wanted ${extra:-plain}" "$stamp" &&
         "$bin/geossl" --version >/dev/null 2>&1; then
         return

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from samples import sample_experiment, slug
 
 from geossl import report
 from geossl.commands.console import text_table
 from geossl.commands.evaluate import depth_items, find_trajectory, true_trajectories
-from geossl.config import Experiment, load_experiment, parse_source
+from geossl.config import parse_source
 from geossl.engine.train import train
 from geossl.evaluation.depth import fit_row_predictor, get_protocol, predict_rows, protocol_truth, score_depth
 from geossl.evaluation.score_files import score_depth_folder, score_trajectory_file
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/sample_depth"))
     parser.add_argument("--config", default="sample_depth")
     parser.add_argument("overrides", nargs="*", help="key=value of the config, e.g. train.steps=100")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     data, out = arguments.data, arguments.out
 
     start = time.perf_counter()
@@ -88,13 +89,6 @@ def main() -> None:
     summary = {"depth": rows, "trajectories": motions, "training_seconds": round(seconds, 1)}
     write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(tables)
-
-
-def sample_experiment(config: str, data: Path, overrides: list[str]) -> Experiment:
-    """The config with the roots of its sources below `data`."""
-    experiment = load_experiment(config, overrides)
-    sources = tuple(s.model_copy(update={"root": data / s.root}) for s in experiment.data.train)
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": sources})})
 
 
 def fit_rows(data: Path) -> np.ndarray:
@@ -159,10 +153,6 @@ def score_motions(data: Path, out: Path) -> tuple[list[dict[str, Any]], list[str
         write_image(out / "pictures" / f"{slug(name)}.png", picture)
         blocks.append(report.picture(picture, "seen from above"))
     return rows, blocks
-
-
-def slug(name: str) -> str:
-    return name.lower().replace(",", "").replace(" ", "_")
 
 
 if __name__ == "__main__":

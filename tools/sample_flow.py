@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from samples import FLOW_SETS, sample_experiment, score_flow, slug, timed_training
 
 from geossl.commands.console import text_table
-from geossl.commands.evaluate_flow import evaluate_flow, flow_items
+from geossl.commands.evaluate_flow import flow_items
 from geossl.config import Experiment, load_experiment, parse_source
 from geossl.data.synthetic import StreetOptions, write_street
-from geossl.engine.train import train
 from geossl.evaluation.flow_baselines import BASELINES
 from geossl.evaluation.flow_files import find_flow, read_flow
 from geossl.formats.atomic import write_text_atomic
@@ -31,14 +29,10 @@ from geossl.predict import predict_flow
 from geossl.visualize import colorize_flow, colorize_flow_error, stack
 
 METHODS = ("unflow", "arflow")
-SETS = {
-    # name: (data specification, protocol)
-    "KITTI 2012": ("kitti_stereo:{data}/kitti_2012,year=2012", "kitti2012"),
-    "KITTI 2015": ("kitti_stereo:{data}/kitti_2015,calibration=by_size", "kitti2015"),
-}
-STREET = StreetOptions(sequences=12, frames=24, width=320, height=96, seed=31, moving_cars=4)
+# Small and in long strides: motions are as many pixels as those of the real frames, at a fraction of the time.
+STREET = StreetOptions(sequences=32, frames=6, width=192, height=64, seed=31, moving_cars=4, speed=2.0)
+STREET_STEPS = 1200
 MAX_PX = 64.0  # of the colours
-FIGURES = ("epe_noc_per_image", "epe_all_per_image", "fl_noc_pooled_percent", "fl_all_pooled_percent")
 
 
 def main() -> None:
@@ -47,11 +41,11 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/sample_flow"))
     parser.add_argument("--method", choices=METHODS, action="append", help="only this one; may be repeated")
     parser.add_argument("overrides", nargs="*", help="key=value of both trainings' config, e.g. train.steps=100")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     data, out = arguments.data, arguments.out
     write_street(out / "street", STREET)
 
-    rows = [row for name in BASELINES for row in score(name, data, predictions=name)]
+    rows = [row for name in BASELINES for row in score_flow(name, data, predictions=name)]
     minutes: dict[str, dict[str, float]] = {}
     for method in arguments.method or METHODS:
         street, real = out / method / "street", out / method / "real"
@@ -59,55 +53,31 @@ def main() -> None:
             "street": timed_training(street_experiment(method, out / "street", arguments.overrides), street),
             "real": timed_training(real_experiment(method, data, street, arguments.overrides), real),
         }
-        rows += score(f"{method}, street only", data, model=street)
-        rows += score(f"{method}, adapted", data, model=real, predictions=str(out / method / "flow"))
+        rows += score_flow(f"{method}, street only", data, model=street)
+        rows += score_flow(f"{method}, adapted", data, model=real, predictions=f"{out}/{method}/flow/{{set}}")
         draw(method, data, real, out)
     summary = {"scores": rows, "minutes": minutes}
     write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    rows.sort(key=lambda row: row["pair"])  # of a pair, in the order of scoring
     print(f"{text_table(rows)}\n\ntraining, minutes: {minutes}")
 
 
 def street_experiment(method: str, street: Path, overrides: list[str]) -> Experiment:
-    """The sample's experiment on the street instead of real frames."""
-    experiment = load_experiment(f"sample_flow_{method}", overrides)
+    """The sample's experiment on the street instead of real frames, at the street's size."""
+    size = [f"data.height={STREET.height}", f"data.width={STREET.width}", f"train.steps={STREET_STEPS}"]
+    experiment = load_experiment(f"sample_flow_{method}", [*size, *overrides])
     source = parse_source(f"kitti_raw:{street},cameras=[image_02]")
     return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": (source,)})})
 
 
 def real_experiment(method: str, data: Path, street: Path, overrides: list[str]) -> Experiment:
     """The sample's experiment with the roots of its sources below `data`, from the weights of the street."""
-    experiment = load_experiment(f"sample_flow_{method}", [f"train.start_from={street}", *overrides])
-    sources = tuple(s.model_copy(update={"root": data / s.root}) for s in experiment.data.train)
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": sources})})
-
-
-def timed_training(experiment: Experiment, run: Path) -> float:
-    """Trains, and returns the minutes that it took, over all its starts."""
-    kept = run / "minutes.json"
-    before = json.loads(kept.read_text()) if kept.is_file() else 0.0
-    start = time.perf_counter()
-    result = train(experiment, run)
-    minutes = before + (time.perf_counter() - start) / 60
-    write_text_atomic(kept, json.dumps(minutes))
-    if result.stopped:
-        raise SystemExit(result.exit_code)
-    return minutes
-
-
-def score(name: str, data: Path, *, model: Path | None = None, predictions: str | None = None) -> list[dict[str, Any]]:
-    """A row for each set."""
-    rows = []
-    for title, (spec, protocol) in SETS.items():
-        where = predictions if predictions is None or model is None else f"{predictions}/{slug(title)}"
-        result = evaluate_flow(spec.format(data=data), protocol, model=model, predictions=where)
-        figures = result.rows[0]
-        rows.append({"set": title, "of": name, **{k: figures[k] for k in FIGURES if k in figures}})
-    return rows
+    return sample_experiment(f"sample_flow_{method}", data, [f"train.start_from={street}", *overrides])
 
 
 def draw(method: str, data: Path, model: Path, out: Path) -> None:
     """Image, flow, truth and error of every scored pair."""
-    for title, (template, _) in SETS.items():
+    for title, (template, _) in FLOW_SETS.items():
         spec = template.format(data=data)
         folder = out / method / "flow" / slug(title)
         predict_flow(model, spec, folder, save=("flo",))
@@ -126,10 +96,6 @@ def draw(method: str, data: Path, model: Path, out: Path) -> None:
             captions = ["image", f"{method}, full colour at {MAX_PX:g} px", "truth", "error, blue below 3 px or 5 %"]
             name = f"{method}_{slug(title)}_{Path(item.name).name}.png"
             write_image(out / "pictures" / name, stack(pictures, captions))
-
-
-def slug(name: str) -> str:
-    return name.lower().replace(" ", "_")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def summary(
     sizes = Counter("{}x{}".format(*sample.target.camera.size) for sample in samples)
     labels: Counter[str] = Counter(sample.truth.kind for sample in samples if sample.truth is not None)
     labels.update(f"flow of {sample.flow_truth.kind}" for sample in samples if sample.flow_truth is not None)
+    labels.update(f"scene flow of {s.scene_flow_truth.kind}" for s in samples if s.scene_flow_truth is not None)
     cameras = {
         tuple(round(float(v), 3) for v in sample.target.camera.K[(0, 1, 0, 1), (0, 1, 2, 2)]) for sample in samples
     }

@@ -2,6 +2,7 @@
 
     kitti-flow       flow/000000_10.png .. 000199_10.png       KITTI 2015, 16-bit RGB PNG
     kitti-flow-2012  000000_10.png .. 000194_10.png            KITTI 2012, in the archive's root
+    kitti-sceneflow  disp_0/, disp_1/, flow/ as kitti-flow     KITTI 2015; see submit_scene_flow
     sintel           clean/ambush_1/frame0001.flo .., final/   what Sintel's own bundler reads
 
 Sintel's server takes no such archive: it takes the one file that the official `bundler` (a binary in Sintel's
@@ -30,6 +31,7 @@ from geossl.formats.kitti_png import decode_flow_png, encode_flow_png
 
 # Sizes (width, height) of the recording days' images.
 KITTI_SIZES = frozenset({(1242, 375), (1241, 376), (1238, 374), (1226, 370), (1224, 370)})
+KITTI_STEP = "upload it at www.cvlibs.net/datasets/kitti, once for each method: the server allows few tries"
 SINTEL_SIZES = frozenset({(1024, 436)})
 SINTEL_SCENES = (
     "ambush_1", "ambush_3", "bamboo_3", "cave_3", "market_1", "PERTURBED_market_3", "market_4", "mountain_2",
@@ -63,7 +65,8 @@ class Submission:
         archive: The file.
         files: Flow fields in it.
         megabytes: Its size.
-        clipped_pixels: Pixels whose motion the format cannot hold (KITTI's: beyond 512 px).
+        clipped_pixels: Pixels whose value the format cannot hold (KITTI's: motion over 512, disparity over 256 px).
+        unknown_pixels: Pixels without an estimate, which the server fills (scene flow only).
         next_step: What to do with it.
     """
 
@@ -71,13 +74,13 @@ class Submission:
     files: int
     megabytes: float
     clipped_pixels: int
+    unknown_pixels: int
     next_step: str
 
 
 def _kitti(count: int, folder: str, images: Path | None) -> Benchmark:
     names = [f"{number:06d}_10" for number in range(count)]
-    step = "upload it at www.cvlibs.net/datasets/kitti, once for each method: the server allows few tries"
-    return Benchmark({name: f"{folder}{name}.png" for name in names}, KITTI_SIZES, step)
+    return Benchmark({name: f"{folder}{name}.png" for name in names}, KITTI_SIZES, KITTI_STEP)
 
 
 def _sintel(images: Path | None) -> Benchmark:
@@ -147,9 +150,9 @@ def submit_flow(
                     clipped += beyond
                     packing = zipfile.ZIP_STORED if wanted.members[key].endswith(".png") else zipfile.ZIP_DEFLATED
                     opened.writestr(wanted.members[key], data, packing)
-        _refuse(predictions, problems)
+        refuse(predictions, problems)
         check_archive(temporary, wanted)
-    return Submission(archive, len(files), archive.stat().st_size / 1e6, clipped, wanted.next_step)
+    return Submission(archive, len(files), archive.stat().st_size / 1e6, clipped, 0, wanted.next_step)
 
 
 def find_files(predictions: Path, members: Mapping[str, str]) -> tuple[dict[str, Path], list[str]]:
@@ -162,7 +165,7 @@ def find_files(predictions: Path, members: Mapping[str, str]) -> tuple[dict[str,
         ValueError: If there is no such folder.
     """
     if not predictions.is_dir():
-        raise ValueError(f"there is no folder of predictions {predictions}; make it with geossl predict flow.")
+        raise ValueError(f"there is no folder of predictions {predictions}; make it with geossl predict.")
     root = next((predictions / place for place, _ in PLACES if place and (predictions / place).is_dir()), predictions)
     depth = len(PurePosixPath(next(iter(members))).parts)
     files: dict[str, Path] = {}
@@ -215,7 +218,7 @@ def check_archive(archive: Path, wanted: Benchmark) -> None:
                 problems.append(
                     f"{name}: is {flow.shape[1]}x{flow.shape[0]} with {int((~valid).sum())} invalid pixels"
                 )
-    _refuse(archive, problems)
+    refuse(archive, problems)
 
 
 def _encode(name: str, flow: np.ndarray) -> tuple[bytes, int]:
@@ -226,7 +229,8 @@ def _encode(name: str, flow: np.ndarray) -> tuple[bytes, int]:
     return encode_flow_png(flow), int(beyond.any(axis=2).sum())
 
 
-def _refuse(where: Path, problems: list[str]) -> None:
+def refuse(where: Path, problems: list[str]) -> None:
+    """Raises ValueError if there are problems; names the first."""
     if problems:
         more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])

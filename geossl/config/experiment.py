@@ -24,7 +24,9 @@ class Augment(Strict):
 
 class Data(Strict):
     train: tuple[AnySource, ...] = Field((), description="Sources of training samples.")
-    validation: tuple[AnySource, ...] = Field((), description="Sources with labels: depth, disparity or flow.")
+    validation: tuple[AnySource, ...] = Field(
+        (), description="Sources with labels: depth, disparity, flow or scene flow."
+    )
     height: int = Field(192, ge=64, multiple_of=32)
     width: int = Field(640, ge=64, multiple_of=32)
     source_offsets: tuple[int, ...] = Field((-1, 1), description="Time steps of the source views; () for none.")
@@ -58,6 +60,9 @@ class Train(Strict):
     freeze_batchnorm: bool = Field(False, description="Use running statistics and do not update them.")
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    kernels: Literal["auto", "plain"] = Field(
+        "auto", description="auto: compiled kernels where they fit; plain: torch only, the same figures, slower."
+    )
     log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl.")
     sample_every: int = Field(500, ge=1, description="Steps between sample pictures.")
     validate_every: int = Field(1000, ge=1, description="Steps between validations.")

@@ -30,7 +30,7 @@ from geossl.data.samples import (
 from geossl.data.splits import RawFrame, eigen_test, eigen_zhou, read_file_list
 from geossl.formats.calibration import Calibration, camera_number, parse_kitti_raw_calibration
 from geossl.formats.files import FileRef, FileTree
-from geossl.formats.truth import FlowTruth, Truth
+from geossl.formats.truth import FlowTruth, SceneFlowTruth, Truth
 
 PARTNER = {"image_00": "image_01", "image_01": "image_00", "image_02": "image_03", "image_03": "image_02"}
 CALIBRATION_FILES = ("calib_cam_to_cam.txt", "calib_velo_to_cam.txt", "calib_imu_to_velo.txt")
@@ -202,7 +202,7 @@ def _clip_maker(source: KittiRaw, recordings: Recordings) -> Callable[[str, str]
         clip = Clip(f"{folder}/{camera}", images, known, f"{drive}{street}", expect=expect)
         clip.truth = _truths(recordings, depth_tree, drive, camera)
         if street and camera == LABELLED:
-            clip.flow_truth = _flow_truths(recordings, drive)
+            clip.flow_truth, clip.scene_flow_truth = _street_truths(recordings, drive)
         return clip
 
     def make(drive: str, camera: str) -> Clip:
@@ -257,15 +257,16 @@ def _truths(
     return scan
 
 
-def _flow_truths(recordings: Recordings, drive: str) -> Callable[[int], FlowTruth | None]:
-    """Frame number -> a synthetic street's labels, where the next frame is there too."""
+def _street_truths(
+    recordings: Recordings, drive: str
+) -> tuple[Callable[[int], FlowTruth | None], Callable[[int], SceneFlowTruth | None]]:
+    """Frame number -> a synthetic street's labels, where the next frame is there too: flow's and scene flow's."""
     labels = recordings.tree.files(f"{recordings.folder(drive)}/labels")
     images = recordings.images(drive, LABELLED)
     size = recordings.calibration(drive[:10]).size(LABELLED)
     assert size is not None
 
-    def truth(frame: int) -> FlowTruth | None:
-        ref = labels.get(f"{frame:010d}.npz")
-        return FlowTruth("street", ref, size) if ref is not None and frame + 1 in images else None
-
-    return truth
+    refs = {frame: labels[name] for frame in images if (name := f"{frame:010d}.npz") in labels and frame + 1 in images}
+    flow = {frame: FlowTruth("street", ref, size) for frame, ref in refs.items()}
+    scene_flow = {frame: SceneFlowTruth("street", ref, size) for frame, ref in refs.items()}
+    return flow.get, scene_flow.get

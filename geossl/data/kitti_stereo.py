@@ -3,6 +3,7 @@
     2015: root/training/image_2/000000_10.png, image_3, disp_occ_0, disp_noc_0, obj_map, calib_cam_to_cam/000000.txt
     2012: root/training/image_0 (or colored_0)/000000_10.png, image_1 (colored_1), disp_occ, disp_noc, calib/000000.txt
     both: root/training/image_2/000000_11.png, flow_occ/000000_10.png, flow_noc
+    scene flow (2015): the latter and disp_occ_1/000000_10.png, disp_noc_1: disparity of _11 at the pixels of _10
 
 The multi-view extension adds images _00 to _20 beside these. Labels belong to the left image _10, flow leads to _11.
 """
@@ -25,8 +26,8 @@ from geossl.formats.calibration import (
     parse_kitti_raw_calibration,
     parse_odometry_calibration,
 )
-from geossl.formats.files import FileTree
-from geossl.formats.truth import FlowTruth, Truth
+from geossl.formats.files import FileRef, FileTree
+from geossl.formats.truth import FlowTruth, SceneFlowTruth, Truth
 
 REFERENCE = 10
 
@@ -134,6 +135,7 @@ def _clip(
     if side == 0:
         clip.truth = _truths(tree, source, layout, scene, calibration, numbers, size)
         clip.flow_truth = _flow_truths(tree, source, scene, size)
+        clip.scene_flow_truth = _scene_flow_truths(tree, source, scene, calibration, numbers, size)
     return clip
 
 
@@ -206,4 +208,34 @@ def _flow_truths(
         return lambda frame: None
     objects = tree.find(f"{folder}/obj_map/{name}")
     truth = FlowTruth("kitti_png", flow, size, visible_flow=visible, object_map=objects)
+    return lambda frame: truth if frame == REFERENCE else None
+
+
+def _scene_flow_truths(
+    tree: FileTree,
+    source: KittiStereo,
+    scene: str,
+    calibration: Calibration,
+    numbers: list[int],
+    size: tuple[int, int],
+) -> Callable[[int], SceneFlowTruth | None]:
+    def find(folder: str) -> FileRef | None:
+        return tree.find(f"{source.subset}/{folder}/{scene}_{REFERENCE}.png")
+
+    disparity, disparity_next, flow = (find(name) for name in ("disp_occ_0", "disp_occ_1", "flow_occ"))
+    if disparity is None or disparity_next is None or flow is None:
+        return lambda frame: None
+    first, second, third = (find(name) for name in ("disp_noc_0", "disp_noc_1", "flow_noc"))
+    visible = None if first is None or second is None or third is None else (first, second, third)
+    truth = SceneFlowTruth(
+        "kitti_png",
+        disparity,
+        size,
+        disparity_next,
+        flow,
+        visible,
+        find("obj_map"),
+        calibration.K(numbers[0]),
+        calibration.baseline_m(*numbers),
+    )
     return lambda frame: truth if frame == REFERENCE else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from geossl.config import Data, Source
 from geossl.data.images import ImageRef
-from geossl.formats.truth import FlowTruth, Truth
+from geossl.formats.truth import FlowTruth, SceneFlowTruth, Truth
 
 NARROWEST_DEG, WIDEST_DEG = 5.0, 170.0  # horizontal field of view that a pinhole camera is believed to have
 
@@ -67,6 +67,7 @@ class Sample:
         target, sources, source_offsets, stereo, T_stereo_target, stereo_sources: As in `Batch`; T is (4, 4) float64.
         truth: Where the target's depth or disparity lies, if it is known. Batches never hold labels.
         flow_truth: Where the flow from the target to the next image (offset +1) lies, if it is known.
+        scene_flow_truth: Where the scene flow to the next image lies, if it is known.
         group: Which source it came from; a batch holds samples of one group.
     """
 
@@ -81,6 +82,7 @@ class Sample:
     stereo_sources: tuple[View, ...] = ()
     truth: Truth | None = None
     flow_truth: FlowTruth | None = None
+    scene_flow_truth: SceneFlowTruth | None = None
     group: int = 0
 
     @property
@@ -122,6 +124,7 @@ class Clip:
         T_partner_this: (4, 4) maps this camera's points to the partner, metres.
         truth: Frame number -> ground truth of depth or disparity.
         flow_truth: Frame number -> ground truth of the flow to the next frame.
+        scene_flow_truth: Frame number -> ground truth of the scene flow to the next frame.
         remedy: What to do where the partner is missing.
     """
 
@@ -135,6 +138,7 @@ class Clip:
     T_partner_this: np.ndarray | None = None
     truth: Callable[[int], Truth | None] = lambda frame: None
     flow_truth: Callable[[int], FlowTruth | None] = lambda frame: None
+    scene_flow_truth: Callable[[int], SceneFlowTruth | None] = lambda frame: None
     remedy: str = "Set stereo: false for this source."
     _views: dict[int, View] = field(default_factory=dict)
 
@@ -191,6 +195,7 @@ def clip_samples(clip: Clip, wanted: Wanted, frames: Iterable[int] | None = None
                 stereo_sources=tuple(partner.view(f) for f in at_sources) if partner and wanted.stereo_sources else (),
                 truth=clip.truth(frame),
                 flow_truth=clip.flow_truth(frame),
+                scene_flow_truth=clip.scene_flow_truth(frame),
             )
         )
     return samples

@@ -13,6 +13,7 @@ not made:
     visible               share of pixels that the flow's losses count as seen in the other image
     flow_px               mean length of the predicted flow, pixels
     flow_of_width         the same as a share of the image's width
+    scene_flow_m          mean length of the predicted 3-D motion, metres
 
 The photometric errors of a flow method are its own (census, say); only their order matters.
 
@@ -31,6 +32,7 @@ WINDOW = 100  # steps over which the moving means forget
 GRACE_SHARE, GRACE_LEAST, GRACE_MOST = 0.1, 200, 500  # no check before this share of the training, within these steps
 
 NO_FLOW_PX = 0.05  # a mean flow below is taken for none
+WILD_DEG = 45.0  # a mean rotation above is no camera's
 NO_GAIN = 0.98  # a photometric error above this part of the identity's is not lower
 
 Figures = Mapping[str, float]
@@ -93,6 +95,14 @@ CHECKS = (
         lambda f: f["translation"] < 1e-3 * f["median_depth"] and f["identity_photometric"] > 0.02,
         "the predicted translation is zero ({translation:.2g} against a median depth of {median_depth:.3g}) while the "
         "frames differ (identity error {identity_photometric:.3f}): the pose network has collapsed",
+    ),
+    Check(
+        "wild_motion",
+        ("rotation_deg",),
+        lambda f: f["rotation_deg"] > WILD_DEG,
+        "the predicted camera turns by {rotation_deg:.0f} degrees from frame to frame, so it sees nothing of the "
+        "target and learns no more: start again with a lower learning rate, a longer warm-up, or a pose network with "
+        "batch norm",
     ),
     Check(
         "all_hidden",

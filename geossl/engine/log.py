@@ -22,7 +22,15 @@ from geossl.visualize import Picture, colorize, colorize_depth, colorize_dispari
 
 PLAIN_SECONDS = 5.0  # least time between two plain lines
 SAMPLES_SHOWN = 4  # samples of a batch in a picture
-SHOWN = ("abs_rel", "delta1", "epe_all", "epe_noc", "epe_occ")  # validation figures on the terminal
+SHOWN = (
+    "abs_rel",
+    "delta1",
+    "epe_all",
+    "epe_noc",
+    "epe_occ",
+    "sf_all_percent",
+    "epe3d_all_m",
+)  # validation figures on the terminal
 ERROR_LIMIT = 0.5  # photometric error of an error map's last colour
 FLOW_LIMIT = 0.05  # length of flow's full colour over the image's width: 62 pixels of KITTI's 1242
 

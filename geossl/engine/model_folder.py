@@ -26,12 +26,11 @@ from geossl.engine.checkpoint import (
 )
 from geossl.engine.run_folder import best_path, last_path
 from geossl.formats.atomic import write_text_atomic
-from geossl.methods import build_method, method_options
+from geossl.methods import build_method, without_pretrained
 from geossl.methods.method import Method
 from geossl.types import PredictsDepth, PredictsFlow
 
 FORMAT = "geossl-model-1"
-PRETRAINED = ("encoder_weights", "weights")  # of an encoder, of a method's stage before
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,6 @@ def stored_experiment(path: str | Path) -> Experiment:
     """The experiment that trained a model, without building the model; `path` and errors as `load_model`."""
     _, values, _, where = _read(Path(path))
     return _experiment(values, where)
-
-
-def without_pretrained(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's options without pre-trained weights, which would be fetched only to be overwritten.
-
-    By convention a method that starts from such weights names them in its options `PRETRAINED`.
-    """
-    known = method_options(method).model_fields
-    return {**options, **{name: None for name in PRETRAINED if name in known}}
 
 
 def export_model(source: str | Path, folder: str | Path) -> Path:

@@ -33,6 +33,7 @@ MAY_CHANGE = frozenset(
         "train.validate_every",
         "train.checkpoint_every",
         "train.device",
+        "train.kernels",
         "data.num_workers",
         "data.cache",
         "data.cache_dir",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from geossl import kernels
 from geossl.config import Data, Experiment, Train, parse_experiment
 from geossl.data.augment import augment
 from geossl.data.build import build_loader
@@ -33,6 +34,7 @@ from geossl.engine.stop import StopRequest
 from geossl.engine.validate import Validation, configured_validation, headline, validate
 from geossl.methods import build_method
 from geossl.methods.method import Method
+from geossl.networks.handover import origin
 from geossl.networks.weights import read_model_weights
 from geossl.types import Batch
 
@@ -105,7 +107,7 @@ def train(
     """
     run, experiment = Path(run), parse_experiment(experiment.model_dump(mode="json"), where="experiment")
     options = experiment.train
-    with world_of(options.device) as world, StopRequest() as stop:
+    with world_of(options.device) as world, StopRequest() as stop, kernels.use(options.kernels):
         checkpoint = open_run(run, experiment, world, resume)
         start = 0 if checkpoint is None else int(checkpoint.state["step"])
         loader = (make_loader or configured_loader)(experiment, world, start)
@@ -129,10 +131,14 @@ def train(
                     save_checkpoint(path, method, optimizer, experiment, vars(state) | moving)
 
             log.say(opening(run, experiment, world, method, state, total))
+            if checkpoint is None and (known := origin(experiment.model.get("encoder_weights"))):
+                log.say(known)
             for note in selection_notes(loader):
                 log.say(note)
             if slow := slow_precision(options.precision, world.device):
                 log.warn(slow)
+            if without := kernels.slower(world.device):
+                log.warn(without)
             stream, stopping = iter(loader), False
             meter.clock.restart()
             while state.step < total and not stopping:
@@ -164,6 +170,7 @@ def train(
                     clip_grads_with_norm_(parameters, options.grad_clip, norm)
                 scaler.step(optimizer)  # fp16 leaves a step out where its scaled gradients overflowed
                 scaler.update()
+                method.after_step()
                 state.step = step + 1
 
                 meter.add(objective, norm)

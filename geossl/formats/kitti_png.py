@@ -59,7 +59,12 @@ def write_disparity_png(path: str | Path, disparity_px: np.ndarray, valid: np.nd
     Unknown is what `valid` says, or, without it, what is not finite or not positive. Known values are kept within
     1/256 and 255.996 px: zero would read as unknown.
     """
-    write_bytes_atomic(path, encode(Path(path), _to_16_bit(disparity_px, "disparity_px", valid)))
+    write_bytes_atomic(path, encode_disparity_png(disparity_px, valid))
+
+
+def encode_disparity_png(disparity_px: np.ndarray, valid: np.ndarray | None = None) -> bytes:
+    """As `write_disparity_png`: the bytes of the file."""
+    return encode(Path("disparity.png"), _to_16_bit(disparity_px, "disparity_px", valid))
 
 
 def read_flow_png(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -69,3 +69,31 @@ class FlowTruth:
     def visible_only(self) -> bool:
         """Whether the flow of hidden pixels is not known, so that there are no figures of all pixels."""
         return self.visible_flow == self.flow
+
+
+@dataclass(frozen=True, eq=False)
+class SceneFlowTruth:
+    """Where the scene flow from one image to the next in time lies: disparity, its change, and flow.
+
+    Attributes:
+        kind: `kitti_png` (three 16-bit PNGs, zero is unknown) or `street` (a label file of the synthetic street, which
+            says everything).
+        disparity: The first image's; KITTI 2015's disp_occ_0, or the label file.
+        size: (width, height) of the first image, pixels.
+        disparity_next: The second time's disparity at the first image's pixels: disp_occ_1.
+        flow: KITTI's flow_occ.
+        visible: The three maps of the pixels that the other images see too: disp_noc_0, disp_noc_1, flow_noc.
+        object_map: KITTI 2015's map of moving cars (value > 0), for foreground figures.
+        K: (3, 3) float64 of the first image, as calibrated; the label file has its own.
+        baseline_m: Distance to the other camera; the label file has its own.
+    """
+
+    kind: Literal["kitti_png", "street"]
+    disparity: FileRef
+    size: tuple[int, int]
+    disparity_next: FileRef | None = None
+    flow: FileRef | None = None
+    visible: tuple[FileRef, FileRef, FileRef] | None = None
+    object_map: FileRef | None = None
+    K: np.ndarray | None = None
+    baseline_m: float | None = None

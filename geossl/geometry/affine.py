@@ -80,6 +80,29 @@ def draw_affine(
     return similarity(zoom * squeeze, zoom / squeeze, rotation, shift.T, size).float()
 
 
+def draw_zoom(batch_size: int, size: tuple[int, int], most: float, generator: torch.Generator | None = None) -> Tensor:
+    """Draws a map for every sample that enlarges a window of the image, all of it inside, to the image's size.
+
+    The window's side is a share s in [1 - most, 1] of the image's, its corner anywhere. Both are as if s were uniform
+    and the middle's shift uniform in +-most / 2 of each side, drawn again until the window is inside: s then has a
+    density that grows as (1 - s)^2, and needs no second draw.
+
+    Args:
+        batch_size: B. size: (height, width) of the images. most: Of the side that is cut away; 0 changes nothing.
+        generator: On the CPU; None is torch's global one.
+
+    Returns:
+        (B, 3, 3) float32 on the CPU, pixels of an image to pixels of the window's.
+
+    Source: Hur and Roth, CVPR 2020, released code (most = 0.07).
+    """
+    share = torch.rand(3, batch_size, generator=generator, dtype=torch.float64)
+    zoom = 1 / (1 - most * share[0].pow(1 / 3))
+    spans = torch.tensor([[size[1] - 1], [size[0] - 1]], dtype=torch.float64)
+    shift = (zoom - 1) * spans * (share[1:] - 0.5)  # (2, B) pixels
+    return similarity(zoom, zoom, torch.zeros_like(zoom), shift.T, size).float()
+
+
 def similarity(scale_x: Tensor, scale_y: Tensor, rotation: Tensor, shift: Tensor, size: tuple[int, int]) -> Tensor:
     """The map that scales, then turns about the image's centre, then shifts.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geossl.geometry.camera import backproject, project
 from geossl.geometry.motion import transform
-from geossl.geometry.pixels import pixel_grid_like
+from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels
 from geossl.geometry.precision import float32_island
 
 
@@ -60,19 +60,53 @@ def rigid_flow(depth: Tensor, K: Tensor, T_b_a: Tensor, K_b: Tensor | None = Non
 
 
 @float32_island
-def scene_flow_to_flow(depth: Tensor, scene_flow: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+def scene_flow_to_flow(
+    depth: Tensor, scene_flow: Tensor, K: Tensor, K_b: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Projects 3-D motion to optical flow.
 
     Args:
         depth: (B, 1, H, W) z-depth of the first view.
         scene_flow: (B, 3, H, W) metres in camera 1: where each point is in the second view, minus where it was.
-        K: (B, 3, 3) of both views.
+        K: (B, 3, 3) of the first view. K_b: of the second, if different.
 
     Returns:
         flow (B, 2, H, W) pixels and in_front (B, 1, H, W) bool.
     """
-    pixels, _, in_front = project(backproject(depth, K) + scene_flow, K)
+    pixels, _, in_front = project(backproject(depth, K) + scene_flow, K if K_b is None else K_b)
     return pixels - pixel_grid_like(depth), in_front
+
+
+@float32_island
+def scene_flow_from_parts(
+    depth: Tensor, next_depth: Tensor, flow: Tensor, visible: Tensor, K: Tensor, T_b_a: Tensor | None = None
+) -> Tensor:
+    """3-D motion from the depths of both views and the optical flow between them.
+
+    Where a point is seen in the second view, its depth there is read at the place that the flow leads to (bilinearly
+    in inverse depth, which is linear over a plane's picture). Where it is hidden or out of view nothing can be read:
+    the point is then taken to stand still, if the camera's motion is given, or else to keep its depth along the flow.
+
+    Args:
+        depth: (B, 1, H, W) z-depth of the first view. next_depth: (B, 1, H', W') of the second, in the same unit.
+        flow: (B, 2, H, W) pixels, first to second.
+        visible: (B, 1, H, W) bool, True where the second view shows the point.
+        K: (B, 3, 3) of both views.
+        T_b_a: (B, 4, 4) the camera's motion, in the unit of depth.
+
+    Returns:
+        (B, 3, H, W) in camera 1: where each point is in the second view, minus where it was.
+
+    Convention: depth 10 m becomes 7 m and no flow at the principal point: (0, 0, -3).
+    """
+    points, pixels = backproject(depth, K), pixel_grid_like(depth) + flow
+    seen_depth = 1 / sample_at_pixels(1 / next_depth, pixels)
+    z = seen_depth if T_b_a is not None else torch.where(visible, seen_depth, depth)
+    focal, centre = (torch.stack([K[:, 0, i], K[:, 1, j]], 1)[:, :, None, None] for i, j in ((0, 1), (2, 2)))
+    moved = torch.cat([(pixels - centre) / focal * z, z], dim=1)
+    if T_b_a is not None:
+        moved = torch.where(visible, moved, transform(T_b_a, points))
+    return moved - points
 
 
 @float32_island

@@ -56,24 +56,36 @@ def synthesize_target(
 def reproject(depth: Tensor, target_K: Tensor, T_source_target: Tensor, source_K: Tensor) -> tuple[Tensor, Tensor]:
     """Where each target pixel lies in the source: project(transform(T, backproject(depth))) in one product.
 
-    K_s (R K_t^-1 d p + t) = d (K_s R K_t^-1) p + K_s t: the bracket is a 3x3 matrix per sample, formed in float64 so
-    that identity motion maps every pixel to itself to the last bits.
-
     Returns:
         pixels: (B, 2, H, W) in the source; meaningless where not in front.
         in_front: (B, 1, H, W) bool.
     """
     b, _, h, w = depth.shape
-    K_s, T = source_K.double(), T_source_target.double()
-    infinite_homography = (K_s @ T[:, :3, :3] @ torch.linalg.inv(target_K.double())).to(depth.dtype)
-    epipole = (K_s @ T[:, :3, 3:]).to(depth.dtype)  # (B, 3, 1)
+    homography, epipole = (x.to(depth.dtype) for x in projection(target_K, T_source_target, source_K))
     grid = pixel_grid_like(depth).flatten(1)
     homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])  # (3, H*W)
-    x, y, z = ((infinite_homography @ homogeneous) * depth.flatten(2) + epipole).unbind(1)  # each (B, H*W)
+    x, y, z = ((homography @ homogeneous) * depth.flatten(2) + epipole[..., None]).unbind(1)  # each (B, H*W)
     in_front = z > MIN_Z
     inverse_z = 1 / torch.where(in_front, z, torch.ones_like(z))
     pixels = torch.stack([x * inverse_z, y * inverse_z], dim=1)
     return pixels.view(b, 2, h, w), in_front.view(b, 1, h, w)
+
+
+def projection(target_K: Tensor, T_source_target: Tensor, source_K: Tensor) -> tuple[Tensor, Tensor]:
+    """The motion between two cameras as it acts on pixels: pixel p of depth d projects to d (homography p) + epipole.
+
+    K_s (R K_t^-1 d p + t) = d (K_s R K_t^-1) p + K_s t. In float64, so that identity motion maps every pixel to itself
+    to the last bits.
+
+    Args:
+        target_K, source_K: (B, 3, 3) pixels. T_source_target: (B, 4, 4).
+
+    Returns:
+        homography: (B, 3, 3) float64, of the plane at infinity.
+        epipole: (B, 3) float64, homogeneous.
+    """
+    K_s, T = source_K.double(), T_source_target.double()
+    return K_s @ T[:, :3, :3] @ torch.linalg.inv(target_K.double()), (K_s @ T[:, :3, 3:])[..., 0]
 
 
 @float32_island
@@ -126,17 +138,22 @@ def warp_by_flow(
     return sample_at_pixels(image, pixels, padding), in_image(pixels, *image.shape[-2:])
 
 
-def warp_by_scene_flow(image: Tensor, depth: Tensor, scene_flow: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+def warp_by_scene_flow(
+    image: Tensor, depth: Tensor, scene_flow: Tensor, K: Tensor, K_b: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Reconstructs the first image from the second by the first's depth and 3-D motion.
 
     Args:
-        image: (B, C, H, W) second image.
-        depth: (B, 1, H, W) of the first. scene_flow: (B, 3, H, W) in camera 1. K: (B, 3, 3).
+        image: (B, C, H', W') second image.
+        depth: (B, 1, H, W) of the first. scene_flow: (B, 3, H, W) in camera 1, in the unit of depth.
+        K: (B, 3, 3) of the first. K_b: of the second, if different.
 
     Returns:
         image (B, C, H, W) and visible (B, 1, H, W) bool (in front and in view).
+
+    Convention: f 100 px, points 10 m ahead that move 0.3 m to the right are 3 px further right in the second.
     """
-    flow, in_front = scene_flow_to_flow(depth, scene_flow, K)
+    flow, in_front = scene_flow_to_flow(depth, scene_flow, K, K_b)
     warped, in_view = warp_by_flow(image, flow)
     return warped, in_front & in_view
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from geossl.config import ConfigError, Strict
+from geossl.pretrain import PRETRAINING
 
 if TYPE_CHECKING:
     from geossl.methods.method import Method
@@ -20,7 +21,10 @@ METHODS = {
     "smurf": "geossl.methods.smurf:SMURF",
     "unflow": "geossl.methods.unflow:UnFlow",
     "selflow": "geossl.methods.selflow:SelFlow",
+    "self_mono_sf": "geossl.methods.self_mono_sf:SelfMonoSF",
+    **PRETRAINING,
 }
+PRETRAINED = ("encoder_weights", "weights")  # of an encoder, of a method's stage before
 
 
 def method_class(name: str) -> type[Method]:
@@ -49,11 +53,21 @@ def method_options(name: str) -> type[Strict]:
 
 
 def predicts_flow(name: str) -> bool:
-    """Whether a method is one of optical flow."""
-    return hasattr(method_class(name), "predict_flows")
+    """Whether a method is one of optical flow or scene flow."""
+    cls = method_class(name)
+    return hasattr(cls, "predict_flows") or hasattr(cls, "predict_scene_flow")
 
 
 def build_method(name: str, options: Mapping[str, Any]) -> Method:
     """A freshly initialised method."""
     cls = method_class(name)
     return cls(cls.Options.model_validate(options))
+
+
+def without_pretrained(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's options without pre-trained weights, which would be fetched only to be overwritten.
+
+    By convention a method that starts from such weights names them in its options `PRETRAINED`.
+    """
+    known = method_options(method).model_fields
+    return {**options, **{name: None for name in PRETRAINED if name in known}}

@@ -41,6 +41,7 @@ from geossl.losses.smoothness import edge_aware_second_order, edge_aware_smoothn
 from geossl.methods.augmentation import ARFLOW_KITTI_APPEARANCE, ARFLOW_SINTEL_APPEARANCE, vary_appearance
 from geossl.methods.flow import PairFlow, both_ways, flow_health
 from geossl.networks.pwclite import PWCLite
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.types import Batch, Objective
 
 TRANSFORMATIONS = {
@@ -51,6 +52,9 @@ TRANSFORMATIONS = {
 
 class ARFlowOptions(Strict):
     width: float = Field(1.0, gt=0, description="Factor of the network's channels; 1 is the paper's.")
+    encoder_weights: str | None = Field(
+        None, description="Of the feature pyramid: the encoder folder of a pre-training with encoder pwclite."
+    )
     normalize_costs: bool = Field(
         False, description="Standardise features before they are correlated, as UFlow does, to learn sooner."
     )
@@ -87,6 +91,8 @@ class ARFlow(PairFlow):
     def __init__(self, options: ARFlowOptions) -> None:
         super().__init__(options)
         self.network = PWCLite(options.width, options.normalize_costs)
+        if options.encoder_weights is not None:
+            load_pyramid(self.network.feature_pyramid_extractor, options.encoder_weights, "pwclite")
 
     def flows(self, first: Tensor, second: Tensor) -> list[Tensor]:
         return self.network(first, second)  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ stated. Geometry is not changed: see `geossl.geometry.affine`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,30 @@ def vary_appearance(images: Sequence[Tensor], limits: AppearanceRange) -> list[T
         return add_noise(image, limits.noise * share[7]) if limits.noise else image
 
     return [change(image) for image in images]
+
+
+def draw_recolouring(batch_size: int, probability: float) -> Callable[[Tensor], Tensor]:
+    """Draws a change of gamma, brightness and the colours' balance for some samples.
+
+    Gamma is drawn in 0.8..1.2, the brightness' factor in 0.5..2, each channel's in 0.8..1.2.
+
+    Args:
+        batch_size: B. probability: That a sample is changed.
+
+    Returns:
+        The change of (B, 3, H, W) images in [0, 1], the same for every image it is applied to.
+
+    Source: Godard et al., CVPR 2017, section 4 (Monodepth), whose values Hur and Roth, CVPR 2020, take.
+    """
+    share = torch.rand(6, batch_size)
+    drawn = (share[0] < probability)[:, None, None, None]
+    gamma, factor = 0.8 + 0.4 * share[1], ((0.5 + 1.5 * share[2]) * (0.8 + 0.4 * share[3:])).T[:, :, None, None]
+
+    def recolour(image: Tensor) -> Tensor:
+        changed = (adjust_gamma(image, gamma.to(image)) * factor.to(image)).clamp(0, 1)
+        return torch.where(drawn.to(image.device), changed, image)
+
+    return recolour
 
 
 def vary_apart(images: Sequence[Tensor], limits: AppearanceRange, probability: float) -> list[Tensor]:

@@ -54,5 +54,5 @@ def flow_health(flow: Tensor, visible: Tensor) -> dict[str, Tensor]:
     Args:
         flow: (B, 2, H, W) pixels. visible: (B, 1, H, W) bool or in [0, 1].
     """
-    length = flow.detach().float().norm(dim=1).mean()
+    length = torch.hypot(*flow.detach().float().unbind(1)).mean()
     return {"visible": share_of(visible), "flow_px": length, "flow_of_width": length / flow.shape[-1]}

@@ -3,7 +3,7 @@
 A method is a module. Called on a batch, it returns an `Objective`. Equal weights, batch and progress give an equal
 objective, so that training resumes exactly; a method that draws (crops, noise) draws from torch's global generator
 only, which the training seeds for every step and process. What it can predict it says by having `predict_depth`,
-`predict_motions` or `predict_flows` (see `geossl.types`).
+`predict_motions`, `predict_flows` or `predict_scene_flow` (see `geossl.types`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Objective: ...
+
+    def after_step(self) -> None:
+        """Called after every optimiser step: moving averages of weights, queues and banks move here."""
 
     def require(self, batch: Batch, *, sources: bool = False, stereo: bool = False) -> None:
         """Raises `MissingInput` if the batch lacks an input, naming the method and the remedy."""

@@ -31,6 +31,7 @@ from geossl.losses.consistency import left_right_consistency
 from geossl.losses.photometric import l1_map, ssim_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.method import Method
+from geossl.methods.stereo import baseline_of, left_right
 from geossl.networks.depth_decoder import DepthDecoder
 from geossl.networks.encoders import build_encoder
 from geossl.networks.monodepth import MonodepthNet
@@ -134,17 +135,8 @@ class Monodepth(Method):
         """The geometric left and right view of every sample, and the (B,) baselines in metres."""
         self.require(batch, stereo=True)
         assert batch.stereo is not None and batch.T_stereo_target is not None
-        target, stereo, tx = batch.target, batch.stereo, batch.T_stereo_target[:, 0, 3]
-        target_is_left = tx < 0
-
-        def choose(a: Tensor, b: Tensor) -> Tensor:
-            return torch.where(target_is_left.view(-1, *[1] * (a.dim() - 1)), a, b)
-
-        pairs = [(target, stereo), (stereo, target)]
-        left, right = (
-            Frame(choose(a.image, b.image), choose(a.jittered, b.jittered), choose(a.K, b.K)) for a, b in pairs
-        )
-        return left, right, tx.abs()
+        left, right = left_right(batch.target, batch.stereo, batch.T_stereo_target)
+        return left, right, baseline_of(batch.T_stereo_target)
 
     def appearance(self, warped: Tensor, image: Tensor) -> Tensor:
         """Eq. 2: SSIM without padding and L1, each averaged over its own pixels."""

@@ -27,14 +27,13 @@ from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_de
 from geossl.geometry.motion import invert, motion_from_axis_angle
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_reduced, upsample
-from geossl.geometry.warping import synthesize_target
-from geossl.losses.photometric import photometric_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.method import Method, depth_health, motion_health
+from geossl.methods.reprojection import Criterion, Reprojection, View
 from geossl.networks.depth_decoder import NUM_LEVELS, DepthDecoder
 from geossl.networks.encoders import build_encoder
 from geossl.networks.pose import PoseCNN, PoseDecoder
-from geossl.types import Batch, Frame, Objective
+from geossl.types import Batch, Objective
 
 
 class Monodepth2Options(Strict):
@@ -136,28 +135,29 @@ class Monodepth2(Method):
 
         photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
         for scale, unit_inverse_depth, mask in zip(self.scales, unit_inverse_depths, masks, strict=True):
+            finest = scale == self.scales[0]
             # Published default: every scale's depth is upsampled and compared at full size.
             size = size_of(batch.target.image if options.full_resolution else unit_inverse_depth)
             depth = self.depth_of(upsample(unit_inverse_depth, size))
-            if scale == self.scales[0] or not options.full_resolution:
+            if finest or not options.full_resolution:
                 target, seen = area_reduced(batch.target, size), [(area_reduced(f, size), T) for f, T in views]
-                identity = self.identity_error(target.image, self.may_stand_still(batch, seen))
-            warped, errors = self.reprojection_error(target, depth, seen)
+                explain = Reprojection(target, seen, self.criterion, self.may_stand_still(batch, views))
             if mask is not None:
-                mask = upsample(mask, size)[:, : errors.shape[1]]
+                mask = upsample(mask, size)[:, : len(views)]
                 mask_term.append(options.mask_weight * -mask.clamp_min(1e-6).log().mean())
-                errors = errors * mask
-            error, moving = self.combine(errors, identity)
-            photometric.append(error.mean())
+            explained = explain(depth, mask, maps=finest)
+            photometric.append(explained.loss)
             image = area_reduced(batch.target, size_of(unit_inverse_depth)).image
             roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
             smoothness.append(options.smoothness / 2**scale * roughness)
-            if scale == self.scales[0]:
-                maps = {"target": target.image, "warped": warped, "error": error, "depth": depth * self.unit_m}
-                maps |= {"moving": moving.float()} if identity.shape[1] else {}
-                everywhere = identity if identity.shape[1] == len(seen) else self.identity_error(target.image, seen)
-                health = self.health(errors, everywhere, depth)
-                health |= {"automasked": 1 - moving.float().mean()} if identity.shape[1] else {}
+            if finest:
+                moving = explained.maps["moving"].float()
+                maps = {"target": target.image, "warped": explained.maps["warped"], "error": explained.maps["error"]}
+                maps |= {"depth": depth * self.unit_m}
+                health = {"photometric": explained.best, "identity_photometric": explain.identity.amin(1).mean()}
+                health |= depth_health(depth, self.unit_m)
+                if explain.still is not None:
+                    maps["moving"], health["automasked"] = moving, 1 - moving.mean()
                 health |= motion_health(views[0][1], self.unit_m) if self.video and batch.sources else {}
 
         terms = {"photometric": torch.stack(photometric).mean(), "smoothness": torch.stack(smoothness).mean()}
@@ -165,19 +165,18 @@ class Monodepth2(Method):
             terms["mask"] = torch.stack(mask_term).mean()
         return Objective(terms, {name: value.detach() for name, value in maps.items()}, health)
 
-    def may_stand_still(self, batch: Batch, views: list[tuple[Frame, Tensor]]) -> list[tuple[Frame, Tensor]]:
-        """The views whose unwarped images take part in auto-masking; those of video come first in `views`."""
+    @property
+    def criterion(self) -> Criterion:
+        options = self.options
+        return Criterion(options.ssim_weight, options.minimum_reprojection, options.outside)
+
+    def may_stand_still(self, batch: Batch, views: list[View]) -> int:
+        """How many of the views take part in auto-masking by their unwarped images; those of video come first."""
         if not self.options.automask or self.options.predictive_mask:
-            return []
-        return views if self.options.automask_stereo else views[: len(batch.sources) if self.video else 0]
+            return 0
+        return len(views) if self.options.automask_stereo else len(batch.sources) if self.video else 0
 
-    @torch.no_grad()
-    def health(self, errors: Tensor, identity: Tensor, depth: Tensor) -> dict[str, Tensor]:
-        best = errors.amin(1)
-        health = {"photometric": best[best.isfinite()].mean(), "identity_photometric": identity.amin(1).mean()}
-        return health | depth_health(depth, self.unit_m)
-
-    def views(self, batch: Batch) -> list[tuple[Frame, Tensor]]:
+    def views(self, batch: Batch) -> list[View]:
         """The frames that may explain the target, each with T_source_target in network units."""
         some = self.options.partial and (batch.sources or batch.stereo is not None)
         video = self.video and (bool(batch.sources) or not some)
@@ -193,45 +192,6 @@ class Monodepth2(Method):
         if stereo and batch.stereo is not None and batch.T_stereo_target is not None:
             views.append((batch.stereo, scale_translation(batch.T_stereo_target, 1 / self.unit_m)))
         return views
-
-    def reprojection_error(
-        self, target: Frame, depth: Tensor, views: list[tuple[Frame, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """The first view's warp and (B, views, H, W) photometric errors; infinite where ignored."""
-        errors, first = [], None
-        for source, T_source_target in views:
-            warped, visible = synthesize_target(source, depth, target.K, T_source_target)
-            error = photometric_map(warped, target.image, self.options.ssim_weight)
-            if self.options.outside == "ignore":
-                error = error.where(visible, error.new_full((), torch.inf))
-            errors.append(error)
-            first = warped if first is None else first
-        assert first is not None
-        return first, torch.cat(errors, 1)
-
-    def identity_error(self, image: Tensor, views: list[tuple[Frame, Tensor]]) -> Tensor:
-        """(B, views, H, W) errors of the unwarped sources."""
-        none = image[:, :0]
-        with torch.no_grad():
-            return torch.cat([none, *(photometric_map(s.image, image, self.options.ssim_weight) for s, _ in views)], 1)
-
-    def combine(self, errors: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, views, H, W) errors -> (B, 1, H, W) what training minimises, and where it is the warp's (eq. 4, 5)."""
-        minimum = self.options.minimum_reprojection
-        finite = errors.isfinite()
-        if minimum:
-            error = errors.amin(1, keepdim=True)
-        else:
-            count = finite.sum(1, keepdim=True)
-            error = errors.where(finite, errors.new_zeros(())).sum(1, keepdim=True) / count.clamp_min(1)
-            error = error.where(count > 0, error.new_full((), torch.inf))
-        moving = error.isfinite()
-        if identity.shape[1]:
-            still = identity.amin(1, keepdim=True) if minimum else identity.mean(1, keepdim=True)
-            # Static pixels keep their constant error: the mean is over all pixels, as published.
-            moving = moving & (error < still)
-            return torch.where(moving, error, still), moving
-        return error.where(moving, error.new_zeros(())), moving
 
 
 def scale_translation(T: Tensor, factor: float) -> Tensor:

@@ -39,6 +39,7 @@ from geossl.methods.flow import flow_health
 from geossl.methods.method import Method
 from geossl.methods.self_supervision import Teacher, crop_at, draw_origins, hide_superpixels
 from geossl.networks.pwc import PWC, ThreeFramePWC
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.weights import load_named, read_model_weights
 from geossl.types import Batch, Frame, Objective
 
@@ -52,6 +53,9 @@ class SelFlowOptions(Strict):
     weights: str | None = Field(
         None,
         description="Stage 2: run folder, model folder or checkpoint of stage 1, where teacher and student start.",
+    )
+    encoder_weights: str | None = Field(
+        None, description="Stage 1: of the feature pyramid, the encoder folder of a pre-training with encoder pwc."
     )
     width: float = Field(1.0, gt=0, description="Factor of the network's channels.")
     centred: bool = Field(False, description="Compare features without their mean: learns from scratch in less time.")
@@ -89,6 +93,8 @@ class SelFlow(Method):
         self.flow_offsets = (1,) if options.frames == 2 else (-1, 1)
         network = PWC if options.frames == 2 else ThreeFramePWC
         self.network: nn.Module = network(options.width, centred=options.centred)
+        if options.encoder_weights is not None:
+            load_pyramid(self.network.pyramid, options.encoder_weights, "pwc")
         if options.weights is not None:
             state = read_model_weights(options.weights)
             own = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from geossl.networks.blocks import Encoder, Standardize
-from geossl.networks.weights import load_named, read_state_dict
+from geossl.networks.weights import inflate_conv, load_named, read_state_dict
 
 
 class CompactEncoder(Encoder):
     """One basic residual block at each stride after a 3x3 stem.
 
     Args:
-        weights: None, or a path to a state dict of this class.
+        weights: None, or a path to a state dict of this class, whose first convolution may be for one image.
         images: RGB images stacked along the channels of the input.
 
     Raises:
@@ -37,7 +37,11 @@ class CompactEncoder(Encoder):
         if weights == "imagenet":
             raise ValueError("the compact encoder has no ImageNet weights; set encoder_weights to null or a file.")
         if weights is not None:
-            load_named(self, read_state_dict(weights), f"weights '{weights}'", " of the compact encoder")
+            state = read_state_dict(weights)
+            first = state.get("stem.0.weight")
+            if first is not None and first.shape[1] == 3 and images > 1:
+                state["stem.0.weight"] = inflate_conv(first, images)
+            load_named(self, state, f"weights '{weights}'", " of the compact encoder")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         self.check_input(image)

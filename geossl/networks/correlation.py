@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geossl.geometry.precision import float32_island
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels.correlation import scaled_correlation
 
 
 @float32_island
@@ -39,6 +41,8 @@ def correlation(
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same (B, C, H, W).")
     if stride < 1 or max_displacement < 0 or max_displacement % stride:
         raise ValueError(f"max_displacement is {max_displacement}; expected a multiple of the stride {stride}, or 0.")
+    if cpu_kernels_run(a, b):
+        return scaled_correlation(a, b, max_displacement, stride, 1 / a.shape[1] if reduction == "mean" else 1.0)
     costs: Tensor = _Correlation.apply(a, b, max_displacement, stride)
     return costs / a.shape[1] if reduction == "mean" else costs
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from geossl.networks.blocks import Encoder, Standardize
 from geossl.networks.compact import CompactEncoder
+from geossl.networks.handover import check_handed_over, check_normalisation, read_encoder_info
 from geossl.networks.resnet import ResnetEncoder
-from geossl.networks.weights import describe_misfit, read_state_dict
+from geossl.networks.weights import describe_misfit, inflate_conv, load_named, read_state_dict
 
 RESNET_NAMES = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
 STRIDES = (2, 4, 8, 16, 32)
@@ -25,15 +26,28 @@ def build_encoder(name: str, weights: str | Path | None = None, images: int = 1)
     Args:
         name: 'resnet18', 'resnet34', 'resnet50', 'compact', or 'timm:NAME' with a model of timm that has features at
             strides (2,) 4, 8, 16, 32.
-        weights: None, 'imagenet', or a path to a state dict.
+        weights: None, 'imagenet', or a path to a state dict or to the encoder folder of a pre-training.
         images: RGB images stacked along the channels of the input.
 
     Raises:
         ValueError: If the name is unknown (names the closest) or the weights do not fit.
         ImportError: If timm is needed and not installed.
     """
+    with check_handed_over(weights, name):
+        encoder = _build(name, weights, images)
+    info = read_encoder_info(weights)
+    if info is not None:
+        check_normalisation(encoder, info, str(weights))
+    return encoder
+
+
+def _build(name: str, weights: str | Path | None, images: int) -> Encoder:
     if name.startswith("timm:"):
-        return TimmEncoder(name.removeprefix("timm:"), weights, images)
+        handed_over = read_encoder_info(weights) is not None
+        encoder = TimmEncoder(name.removeprefix("timm:"), None if handed_over else weights, images)
+        if handed_over:
+            _load_own_names(encoder, str(weights))
+        return encoder
     if name == "compact":
         return CompactEncoder(weights, images)
     if name not in RESNET_NAMES:
@@ -42,6 +56,19 @@ def build_encoder(name: str, weights: str | Path | None = None, images: int = 1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ValueError(f"unknown encoder '{name}'.{hint} Known: {', '.join(known)}.")
     return ResnetEncoder(RESNET_NAMES[name], weights, images)
+
+
+def _load_own_names(encoder: Encoder, weights: str) -> None:
+    """Loads an encoder folder's tensors by the encoder's own names, the first convolution spread over its images."""
+    state, own = read_state_dict(weights), encoder.state_dict()
+    for name, tensor in state.items():
+        if (
+            name in own
+            and tensor.ndim == 4
+            and own[name].shape[1] == encoder.images * tensor.shape[1] != tensor.shape[1]
+        ):
+            state[name] = inflate_conv(tensor, encoder.images)
+    load_named(encoder, state, f"weights '{weights}'")
 
 
 class TimmEncoder(Encoder):

@@ -52,16 +52,20 @@ class FeaturePyramid(nn.Module):
 
 
 class ContextNetwork(nn.Module):
-    """Dilated convolutions that see far around a pixel, to a flow (or what is added to one)."""
+    """Dilated convolutions that see far around a pixel, to a flow (or what is added to one).
 
-    def __init__(self, channels_in: int, channels: Sequence[int], leak: float) -> None:
+    Args:
+        outputs: Channels of the result; 2 for a flow.
+    """
+
+    def __init__(self, channels_in: int, channels: Sequence[int], leak: float, outputs: int = 2) -> None:
         super().__init__()
         sizes = zip((channels_in, *channels), channels, CONTEXT_DILATIONS, strict=False)
         hidden = [leaky_conv(c_in, c_out, leak, dilation=dilation) for c_in, c_out, dilation in sizes]
-        self.convs = nn.Sequential(*hidden, nn.Sequential(nn.Conv2d(channels[-1], 2, 3, padding=1)))
+        self.convs = nn.Sequential(*hidden, nn.Sequential(nn.Conv2d(channels[-1], outputs, 3, padding=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels_in, H, W) -> (B, 2, H, W) float32."""
+        """(B, channels_in, H, W) -> (B, outputs, H, W) float32."""
         return conv_float32(self.convs[-1], self.convs[:-1](x))
 
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model")  # keys under which published files nest their tensors
 PREFIXES = ("module.", "encoder.", "backbone.")
+ENCODER_FILE = "encoder.safetensors"  # of an encoder folder
 MODEL_FILES = ("model.safetensors", "checkpoints/best.safetensors", "checkpoints/last.safetensors")
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch file, which is read without unpickling objects.
+    """The tensors of a .safetensors file, of a torch file, which is read without unpickling objects, or of an encoder
+    folder (`geossl.networks.handover`).
 
     What is not a tensor (Monodepth2's `height`, `width`, `use_stereo`) is left out.
 
@@ -27,8 +29,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: If it is not a state dict, or holds objects other than tensors and plain values.
     """
     path = Path(path)
+    if (path / ENCODER_FILE).is_file():
+        path = path / ENCODER_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}; weights are none, 'imagenet' or the path of a state dict.")
+        raise FileNotFoundError(
+            f"no weights file {path}; weights are none, 'imagenet', or the path of a state dict or encoder folder."
+        )
     loaded: Any
     try:
         if path.suffix == ".safetensors":

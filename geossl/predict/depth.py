@@ -42,6 +42,7 @@ from geossl.predict.common import (
     report,
     to_model_size,
 )
+from geossl.predict.flip import merge_mirrored
 from geossl.prediction_folder import begin, common_meta, my_share
 from geossl.types import MissingInput, PredictsDepth
 from geossl.visualize import colorize_depth
@@ -111,7 +112,7 @@ def predict_depth(
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         pending: deque[Future[None]] = deque()
         for group in grouped(read_ahead(readers, todo, 2 * batch_size), batch_size):
-            depths = _infer_depth(loaded, [native for _, native in group], [image.K for image, _ in group], flip)
+            depths = infer_depth(loaded, [native for _, native in group], [image.K for image, _ in group], flip)
             for (image, native), depth in zip(group, depths, strict=True):
                 pending.append(writers.submit(write, image, native, depth))
             while len(pending) > 4 * batch_size:
@@ -124,7 +125,7 @@ def predict_depth(
 
 
 @torch.no_grad()
-def _infer_depth(
+def infer_depth(
     loaded: LoadedModel, natives: Sequence[NDArray[np.uint8]], Ks: Sequence[NDArray[np.float64] | None], flip: bool
 ) -> list[NDArray[np.float32]]:
     """Depth of images of any sizes, each at its own size."""
@@ -143,21 +144,13 @@ def _infer_depth(
 
 
 def inverse_depth(method: Any, image: Tensor, K: Tensor, flip: bool = False) -> Tensor:
-    """(B, 3, h, w) RGB in [0, 1] -> (B, 1, h, w) 1 / z; with `flip`, merged with the mirrored image's prediction.
-
-    The merge takes the left 5 % from the mirrored prediction, the right 5 % from the plain one (each is blind at its
-    other edge), their mean between, with linear passages of 5 %.
-    Source: Godard et al., CVPR 2017, section 4.1. https://arxiv.org/abs/1609.03677
-    """
+    """(B, 3, h, w) RGB in [0, 1] -> (B, 1, h, w) 1 / z; with `flip`, merged with the mirrored image's prediction."""
     plain = 1.0 / method.predict_depth(image, K).float()
     if not flip:
         return plain
-    width = image.shape[-1]
-    mirrored = 1.0 / method.predict_depth(image.flip(-1), flip_K(K, width)).float().flip(-1)
-    column = torch.linspace(0, 1, width, device=image.device)
-    left = 1.0 - (20.0 * (column - 0.05)).clamp(0, 1)
-    right = left.flip(0)
-    return right * plain + left * mirrored + (1.0 - left - right) * 0.5 * (plain + mirrored)
+    return merge_mirrored(
+        plain, 1.0 / method.predict_depth(image.flip(-1), flip_K(K, image.shape[-1])).float().flip(-1)
+    )
 
 
 def _write_depth(

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,10 @@ class Pair:
 
 
 def open_pairs(
-    source: str | Sequence[InputImage], steps: Iterable[int] = (), second: str | Path | None = None
+    source: str | Sequence[InputImage],
+    steps: Iterable[int] = (),
+    second: str | Path | None = None,
+    intrinsics: Sequence[float] | None = None,
 ) -> list[Pair]:
     """The pairs of successive images of a source, in order.
 
@@ -58,6 +62,7 @@ def open_pairs(
             data specification every target is paired with the image after it, whether that is a target or not.
         steps: Time steps from the first image to have beside 0 and 1, where there is such an image.
         second: The second image, of a source that is one image.
+        intrinsics: As `open_source` takes, of a source to open.
 
     Raises:
         ValueError: If there are no two successive images, or `second` is given for a source of several images.
@@ -65,10 +70,10 @@ def open_pairs(
     """
     around = sorted(set(steps) - {0, 1})
     if second is not None:
-        return [_explicit_pair(source, second)]
-    if isinstance(source, str) and source.partition(":")[0] in SOURCE_KINDS and not Path(source).exists():
+        return [_explicit_pair(source, second, intrinsics)]
+    if is_specification(source) and intrinsics is None:
         return _from_samples(source, around)
-    images = open_source(source) if isinstance(source, str) else source
+    images = open_source(source, intrinsics) if isinstance(source, str) else source
     numbered = {(image.clip, image.frame): image for image in images}
     pairs = []
     for image in images:
@@ -84,8 +89,13 @@ def open_pairs(
     return pairs
 
 
-def _explicit_pair(source: str | Sequence[InputImage], second: str | Path) -> Pair:
-    images = open_source(source) if isinstance(source, str) else source
+def is_specification(source: str | Sequence[InputImage]) -> TypeGuard[str]:
+    """Whether a source reads `kind:root[,key=value]` (and is no path of such a name)."""
+    return isinstance(source, str) and source.partition(":")[0] in SOURCE_KINDS and not Path(source).exists()
+
+
+def _explicit_pair(source: str | Sequence[InputImage], second: str | Path, intrinsics: Sequence[float] | None) -> Pair:
+    images = open_source(source, intrinsics) if isinstance(source, str) else source
     others = open_source(str(second))
     for count, what in ((len(images), source), (len(others), second)):
         if count != 1:
@@ -118,8 +128,10 @@ def _samples_with(source: AnySource, step: int) -> list[Sample]:
 
 def _image(sample: Sample, step: int, reader: ImageReader) -> InputImage:
     """The sample's target (step 0) or its one source; the name is the pair's."""
-    ref = (sample.target if step == 0 else sample.sources[0]).image
-    return InputImage(sample.name, sample.clip, str(ref), partial(reader.read, ref), None, sample.frame + step)
+    view = sample.target if step == 0 else sample.sources[0]
+    K = view.camera.K if view.camera.known else None
+    read = partial(reader.read, view.image)
+    return InputImage(sample.name, sample.clip, str(view.image), read, K, sample.frame + step)
 
 
 def read_pairs(

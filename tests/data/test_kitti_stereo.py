@@ -72,6 +72,26 @@ def test_flow_belongs_to_the_left_reference_image(year_2012: Path) -> None:
     assert truth.visible_flow is not None and "flow_noc" in truth.visible_flow.path
 
 
+def test_scene_flow_needs_its_three_maps(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    for name in ("image_2/000000_10", "image_3/000000_10", "disp_occ_0/000000_10", "disp_noc_0/000000_10"):
+        write(folder / f"{name}.png", picture(1, 1242, 375))
+    source = KittiStereo(root=tmp_path, cameras=("left", "right"), calibration="by_size")
+    for missing in ("disp_occ_1", "flow_occ"):
+        assert all(s.scene_flow_truth is None for s in samples(source, STEREO))
+        write(folder / missing / "000000_10.png", picture(1))
+    left, right = samples(source, STEREO)
+    truth = left.scene_flow_truth
+    assert right.scene_flow_truth is None and truth is not None and truth.kind == "kitti_png"
+    assert truth.visible is None and truth.object_map is None and truth.size == (1242, 375)
+    assert truth.K is not None and truth.K[0, 0] == 721.5377 and truth.baseline_m == pytest.approx(0.5327, abs=1e-4)
+    for name in ("disp_noc_1", "flow_noc", "obj_map"):
+        write(folder / name / "000000_10.png", picture(1))
+    truth = samples(source, STEREO)[0].scene_flow_truth
+    assert truth is not None and truth.visible is not None and truth.object_map is not None
+    assert [ref.path.split("/")[-2] for ref in truth.visible] == ["disp_noc_0", "disp_noc_1", "flow_noc"]
+
+
 def test_windows_of_five_frames(year_2012: Path) -> None:
     for time in (7, 8, 12):
         write(year_2012 / "training" / "image_0" / f"000000_{time:02d}.png", picture(time))

@@ -28,6 +28,7 @@ COLLAPSED = {
     "depth_at_farthest": {"median_depth": 95.0},
     "flat_disparity": {"disparity_spread": 0.001},
     "no_translation": {"translation": 1e-5},
+    "wild_motion": {"rotation_deg": 90.0},
     "all_hidden": {"visible": 0.03},
     "zero_flow": {"flow_px": 0.001, "flow_of_width": 1e-6, "photometric": 0.2},
     "exploding_flow": {"flow_px": 500.0, "flow_of_width": 0.6},

@@ -131,3 +131,14 @@ def test_ply_header_and_values(tmp_path: Path) -> None:
     assert (tmp_path / "y.ply").read_bytes().endswith(np.array([-1.0, 0.5, 9.0], "<f4").tobytes())
     with pytest.raises(ValueError, match="colours"):
         write_ply(tmp_path / "z.ply", points, colours / 255)
+
+
+def test_ply_holds_more_properties(tmp_path: Path) -> None:
+    points = np.array([[1.0, 2.0, 3.0], [np.nan, 0, 0]])
+    colours = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    write_ply(tmp_path / "x.ply", points, colours, {"speed": np.array([0.5, 9.0]), "age": np.array([2.0, 9.0])})
+    header, body = (tmp_path / "x.ply").read_bytes().split(b"end_header\n")
+    assert header.endswith(b"property uchar blue\nproperty float speed\nproperty float age\n")
+    assert np.frombuffer(body[15:], "<f4").tolist() == [0.5, 2.0]
+    with pytest.raises(ValueError, match=r"property speed has shape \(3,\); expected \(2,\)"):
+        write_ply(tmp_path / "z.ply", points, colours, {"speed": np.zeros(3)})

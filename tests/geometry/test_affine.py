@@ -13,6 +13,7 @@ from geossl.geometry.affine import (
     affine_pixels,
     affine_visible,
     draw_affine,
+    draw_zoom,
     similarity,
 )
 from geossl.geometry.pixels import pixel_grid
@@ -163,3 +164,24 @@ def test_affine_names_a_map_of_the_wrong_shape() -> None:
         affine_image(torch.rand(1, 3, 4, 5), torch.rand(2, 3))
     with pytest.raises(ValueError, match=r"A has shape \(1, 3, 3\); expected \(3, 3, 3\)"):
         affine_flow(torch.rand(3, 2, 4, 5), torch.eye(3).repeat(3, 1, 1), torch.eye(3)[None])
+
+
+def test_zoom_shows_only_the_inside_and_varies_as_rejected_draws_do() -> None:
+    """Against the rejection it replaces: s uniform, shifts uniform, drawn again until the window is inside."""
+    size, most, count = (21, 40), 0.07, 4000
+    A = draw_zoom(count, size, most, torch.Generator().manual_seed(0))
+    corners = torch.tensor([[0.0, size[1] - 1], [0.0, size[0] - 1]])
+    sampled = (corners.T[None] - A[:, :2, 2][:, None]) / A[:, [0, 1], [0, 1]][:, None]  # (B, corners, 2) in the image
+    assert (sampled > -1e-4).all() and (sampled < torch.tensor([size[1] - 1, size[0] - 1]) + 1e-4).all()
+    share = 1 / A[:, 0, 0]
+    assert (share >= 1 - most - 1e-6).all() and (share <= 1).all()
+    generator = torch.Generator().manual_seed(1)
+    s, x, y = torch.rand(3, 400_000, generator=generator)
+    s, x, y = 1 - most * s, most * (x - 0.5), most * (y - 0.5)
+    kept = s[(x.abs() <= (1 - s) / 2) & (y.abs() <= (1 - s) / 2)]
+    levels = torch.tensor([0.1, 0.5, 0.9])
+    assert torch.allclose(share.quantile(levels), kept[:40_000].quantile(levels), atol=2e-3)
+
+
+def test_no_zoom_is_the_identity() -> None:
+    assert torch.equal(draw_zoom(3, (9, 14), 0.0), torch.eye(3).repeat(3, 1, 1))

@@ -104,6 +104,28 @@ def test_warp_by_scene_flow_of_still_points_is_the_identity() -> None:
     assert torch.allclose(warped, image, atol=1e-4) and visible.all()
 
 
+def test_warp_by_scene_flow_of_a_sideways_plane_is_a_shift() -> None:
+    """Its docstring's number: f 100 px, 10 m ahead, 0.3 m to the right is 3 columns."""
+    image, camera = (
+        torch.rand(3, 2, 9, 21),
+        torch.tensor([[100.0, 0, 8.0], [0, 100.0, 4.0], [0, 0, 1]]).repeat(3, 1, 1),
+    )
+    motion = torch.tensor([0.3, 0.0, 0.0]).view(1, 3, 1, 1).expand(3, 3, 9, 21)
+    warped, visible = warp_by_scene_flow(image, torch.full((3, 1, 9, 21), 10.0), motion, camera)
+    assert torch.allclose(warped[..., :18], image[..., 3:], atol=1e-4)
+    assert visible[..., :18].all() and not visible[..., 18:].any()
+    # A second camera whose centre lies 3 columns further left sees no shift.
+    other = camera - 3 * torch.tensor([[0.0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    warped, visible = warp_by_scene_flow(image, torch.full((3, 1, 9, 21), 10.0), motion, camera, other)
+    assert torch.allclose(warped, image, atol=1e-4) and visible.all()
+
+
+def test_warp_by_scene_flow_hides_points_behind_the_camera() -> None:
+    motion = torch.tensor([0.0, 0.0, -20.0]).view(1, 3, 1, 1).expand(1, 3, 24, 65)
+    warped, visible = warp_by_scene_flow(torch.rand(1, 3, 24, 65), torch.full((1, 1, 24, 65), 9.0), motion, K)
+    assert not visible.any() and warped.isfinite().all()
+
+
 def test_warp_by_flow_float32_under_bfloat16_autocast() -> None:
     image, flow = torch.rand(1, 3, 8, 320), torch.full((1, 2, 8, 320), 0.25)
     expected, _ = warp_by_flow(image, flow)

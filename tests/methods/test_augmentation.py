@@ -5,6 +5,7 @@ from geossl.methods.augmentation import (
     ARFLOW_SINTEL_APPEARANCE,
     SMURF_APPEARANCE,
     AppearanceRange,
+    draw_recolouring,
     erase_rectangles,
     vary_apart,
     vary_appearance,
@@ -73,3 +74,18 @@ def test_erasing_starts_with_its_probability_and_goes_on_with_it() -> None:
     image = random_image(1, 4, 5).repeat(2000, 1, 1, 1)
     erased = (erase_rectangles(image, 0.5, sides_px=(4, 6)) != image).any(1)
     assert 920 < int(erased.flatten(1).any(1).sum()) < 1080
+
+
+def test_recolouring_is_one_change_for_every_image_within_its_ranges() -> None:
+    """Of grey 0.25: 0.25^gamma lies in 0.189..0.330, times 0.5..2, times 0.8..1.2 for each channel."""
+    image = torch.full((2000, 3, 1, 2), 0.25)
+    torch.manual_seed(0)
+    recolour = draw_recolouring(2000, 1.0)
+    changed = recolour(image)
+    assert torch.equal(changed, recolour(image))
+    assert 0.189 * 0.5 * 0.8 <= changed.min() < 0.1 and 0.7 < changed.max() <= 0.33 * 2 * 1.2
+    channels = changed[:, :, 0, 0]
+    assert (channels.amax(1) / channels.amin(1)).max() <= 1.5 + 1e-4
+    some = draw_recolouring(2000, 0.5)(image)
+    assert 900 < int((some != image).flatten(1).any(1).sum()) < 1100
+    assert torch.equal(draw_recolouring(2000, 0.0)(image), image)

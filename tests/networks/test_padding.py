@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geossl.geometry.pixels import pixel_grid
-from geossl.networks.padding import pad_to_multiple, unpad_flow
+from geossl.networks.padding import pad_to_multiple, unpad, unpad_flow
 
 
 @pytest.mark.parametrize(("height", "width", "minimum", "padded"), [(5, 9, 1, (8, 16)), (1, 1, 24, (24, 24))])
@@ -51,6 +51,22 @@ def test_unpad_flow_of_a_linear_flow_is_that_flow(size: tuple[int, int], factor:
 def test_unpad_flow_cuts_where_the_level_divides_the_size() -> None:
     flow = torch.randn(2, 2, 16, 32)
     assert torch.equal(unpad_flow(flow, (64, 128), (48, 100)), flow[..., :12, :25])
+
+
+@pytest.mark.parametrize("factor", [1, 8, 32])
+def test_unpad_of_a_map_linear_in_the_image_is_that_map(factor: int) -> None:
+    """Three channels 0.1 u, v and 5 of the full image keep their values at every level."""
+    size, padded = (40, 100), (64, 128)
+
+    def linear(rows: int, columns: int, span: tuple[int, int]) -> torch.Tensor:
+        ratio = torch.tensor([span[1] / columns, span[0] / rows], dtype=torch.float64).view(2, 1, 1)
+        u, v = (pixel_grid(rows, columns, dtype=torch.float64) + 0.5) * ratio - 0.5
+        return torch.stack([0.1 * u, v, torch.full_like(u, 5)])[None]
+
+    result = unpad(linear(64 // factor, 128 // factor, padded), padded, size)
+    expected = linear(-(-40 // factor), -(-100 // factor), size)
+    inside = (slice(None), slice(None), slice(1, None), slice(1, None))
+    torch.testing.assert_close(result[inside], expected[inside])
 
 
 def test_unpad_flow_at_a_32nd_as_documented() -> None:

@@ -85,6 +85,36 @@ def frame_numbers(image: Tensor) -> Tensor:
     return ((image.mean((1, 2, 3)) * 255 - 20) / 5).round()
 
 
+class MoverOptions(Strict):
+    metric: bool = True
+    poison: bool = False
+
+
+class Mover(Method):
+    """The depth of `Ramp`; from frame k to k + 1 all comes (2 k + 1) / 10 nearer and goes right, most at the right."""
+
+    Options = MoverOptions
+
+    def __init__(self, options: MoverOptions) -> None:
+        super().__init__(options)
+        self.is_metric = options.metric
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: Batch) -> Objective:
+        raise NotImplementedError
+
+    def predict_scene_flow(
+        self, target: Tensor, source: Tensor, K: Tensor, K_source: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        u = torch.arange(target.shape[-1], dtype=torch.float32)
+        depth = 1 / (0.02 + 0.001 * u).expand(len(target), 1, *target.shape[-2:])
+        nearer = -(frame_numbers(source) + frame_numbers(target)) / 10
+        motion = torch.stack([0.01 * u.expand(len(target), -1), 0.2 + 0 * u.expand(len(target), -1)], 1)  # (B, 2, W)
+        motion = torch.cat([motion, nearer[:, None, None].expand(-1, 1, len(u))], 1)[:, :, None]
+        broken = torch.nan if self.options.poison else 0.0
+        return depth, motion.expand(-1, -1, target.shape[-2], -1) + self.bias + broken
+
+
 class Blind(Method):
     """Predicts nothing."""
 
@@ -107,7 +137,7 @@ def true_poses(count: int) -> np.ndarray:
 def checkpoint(folder: Path, method: str = "Ramp", bias: float = 0.0, **options: Any) -> Path:
     values = {"method": f"predict_tiny:{method}", "model": options, "data": {"height": H, "width": W}}
     experiment = parse_experiment(values)
-    cls = {"Ramp": Ramp, "Shift": Shift, "Blind": Blind}[method]
+    cls = {"Ramp": Ramp, "Shift": Shift, "Mover": Mover, "Blind": Blind}[method]
     model = cls(cls.Options(**options))
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, bias)

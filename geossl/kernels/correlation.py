@@ -1,0 +1,86 @@
+"""The cost volume of two feature maps on the CPU, forward and backward, without shifted or padded copies of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel, pointer
+
+LANES, ROWS = 8, 3  # of csrc/correlation.c: pixels of a column, most rows at once
+
+
+def scaled_correlation(a: Tensor, b: Tensor, max_displacement: int, stride: int, scale: float) -> Tensor:
+    """The sums of `networks.correlation.correlation`, times `scale`.
+
+    Args:
+        a, b: (B, C, H, W), float32 on the CPU. Maps in channels_last are copied first.
+        max_displacement: d, a multiple of `stride`.
+        scale: 1 for the sum, 1 / C for the mean over the channels.
+
+    Returns:
+        (B, n * n, H, W), n = 2d / stride + 1. Only the maps are kept for the gradient.
+    """
+    return _Correlation.apply(a, b, max_displacement // stride, stride, scale)  # type: ignore[no-any-return]
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, reach: int, step: int, scale: float) -> Tensor:
+        a, b = a.contiguous(), b.contiguous()
+        ctx.save_for_backward(a, b)
+        ctx.reach, ctx.step, ctx.scale = reach, step, scale
+        batch, channels, h, w = a.shape
+        costs = a.new_empty(batch, (2 * reach + 1) ** 2, h, w)
+        run = kernel("geossl_correlation", *[POINTER] * 4, *[INT] * 6, FLOAT)
+        parts = _parts(batch, w)
+
+        def work(part: int) -> None:
+            scratch = a.new_empty(channels, ROWS * LANES + h * (LANES + 2 * reach * step))
+            for sample, column in parts[part]:
+                maps = pointer(a[sample]), pointer(b[sample]), pointer(costs[sample])
+                run(*maps, pointer(scratch), channels, h, w, reach, step, column, scale)
+
+        in_parallel(work, len(parts))
+        return costs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        a, b = ctx.saved_tensors
+        grad = grad.contiguous()
+        how = ctx.reach, ctx.step, ctx.scale
+        of_a = _gradient(b, grad, *how, by_b=False) if ctx.needs_input_grad[0] else None
+        of_b = _gradient(a, grad, *how, by_b=True) if ctx.needs_input_grad[1] else None
+        return of_a, of_b, None, None, None
+
+
+def _gradient(other: Tensor, of_costs: Tensor, reach: int, step: int, scale: float, by_b: bool) -> Tensor:
+    """The gradient to `b` (by_b) or `a`; `other` is the other of the two."""
+    batch, channels, h, w = other.shape
+    of_maps = torch.empty_like(other)
+    run = kernel("geossl_correlation_backward", *[POINTER] * 4, *[INT] * 7, FLOAT)
+    steps = 2 * reach + 1
+    parts = _parts(batch, w)
+
+    def work(part: int) -> None:
+        scratch = other.new_empty((ROWS * steps + 1) * steps * LANES + channels * h * (LANES + 2 * reach * step))
+        for sample, column in parts[part]:
+            maps = pointer(other[sample]), pointer(of_costs[sample]), pointer(of_maps[sample])
+            run(*maps, pointer(scratch), channels, h, w, reach, step, column, by_b, scale)
+
+    in_parallel(work, len(parts))
+    return of_maps
+
+
+def _parts(batch: int, width: int) -> list[list[tuple[int, int]]]:
+    """(sample, first pixel) of all columns of LANES pixels, the last perhaps narrower, by the thread that does them.
+
+    Fresh memory costs as much as the sums of a column: a thread uses its scratch for all of its columns.
+    """
+    columns = [(sample, column) for sample in range(batch) for column in range(0, width, LANES)]
+    threads = min(torch.get_num_threads(), len(columns))
+    return [columns[len(columns) * i // threads : len(columns) * (i + 1) // threads] for i in range(threads)]

@@ -1,0 +1,37 @@
+/* What every kernel shares. Plain C11 with GNU vector extensions; neither Python nor torch is known here.
+ *
+ * A kernel works on float32 in row-major order, takes raw pointers and sizes, and touches one sample, or some rows of
+ * one, a call: the caller runs the calls in parallel, each writing to its own part of the results. */
+#ifndef GEOSSL_H
+#define GEOSSL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Raised whenever a signature or the meaning of an argument changes; library.py refuses any other. */
+#define GEOSSL_ABI 1
+
+#if defined(_WIN32)
+#define GEOSSL_EXPORT __declspec(dllexport)
+#else
+#define GEOSSL_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* One binary for every x86-64: the loader picks the clone that the machine can run. What the marked function calls must
+ * be inlined into it (GEOSSL_INLINE) to be cloned with it. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define GEOSSL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define GEOSSL_CLONES
+#endif
+
+/* Before a loop over pixels whose iterations do not depend on each other: `restrict` is lost where functions are inlined. */
+#if defined(__clang__)
+#define GEOSSL_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define GEOSSL_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+#define GEOSSL_INLINE static inline __attribute__((always_inline))
+
+#endif

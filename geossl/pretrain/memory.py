@@ -1,0 +1,118 @@
+"""What outlives a step: a queue of keys, a bank of samples, a moving average of weights.
+
+All of it is in the state dict, so that a resumed training goes on exactly. With several processes each takes in what
+all of them have made, so that all keep the same.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geossl.pretrain.pairs import Moments
+
+
+class KeyQueue(nn.Module):
+    """The last keys, first in, first out; random unit vectors of no recording at first.
+
+    Args:
+        size: Keys kept. dim: Their length.
+    """
+
+    keys: Tensor
+    recording: Tensor
+    frame: Tensor
+    place: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("recording", torch.full((size,), -1))
+        self.register_buffer("frame", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def moments(self) -> Moments:
+        """When the samples of the keys were recorded."""
+        return Moments(self.recording, self.frame)
+
+    @torch.no_grad()
+    def push(self, keys: Tensor, when: Moments) -> None:
+        """Takes in (N, D) keys, made unit vectors, in the place of the oldest."""
+        size = len(self.keys)
+        keys, recording, frame = (gathered(x)[-size:] for x in (keys, when.recording, when.frame))
+        where = (self.place + torch.arange(len(keys), device=keys.device)) % size
+        self.keys.index_copy_(0, where, F.normalize(keys.to(self.keys), dim=1))
+        self.recording.index_copy_(0, where, recording)
+        self.frame.index_copy_(0, where, frame)
+        self.place.copy_((self.place + len(keys)) % size)
+
+
+class SampleBank(nn.Module):
+    """A unit vector for each sample of a data set, that follows what the encoder makes of it.
+
+    Args:
+        samples: Of the data set. dim: Length of the vectors.
+        momentum: Of a vector's past.
+
+    Source: Wu et al., CVPR 2018, section 3.1; momentum as in the released code.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, samples: int, dim: int, momentum: float = 0.5) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("vectors", F.normalize(torch.randn(samples, dim), dim=1))
+
+    @torch.no_grad()
+    def update(self, index: Tensor, vectors: Tensor) -> None:
+        """Moves the vectors of (N,) samples towards (N, D) new ones."""
+        index, vectors = gathered(index), F.normalize(gathered(vectors).to(self.vectors), dim=1)
+        moved = self.momentum * self.vectors[index] + (1 - self.momentum) * vectors
+        self.vectors.index_copy_(0, index, F.normalize(moved, dim=1))
+
+
+class Ema(nn.Module):
+    """A copy of modules that follows them slowly and that no gradient reaches.
+
+    Unlike `geossl.methods.self_supervision.Teacher` it normalises by its own batches, as MoCo's and BYOL's do.
+
+    Args:
+        online: What is copied.
+    """
+
+    def __init__(self, online: nn.Module) -> None:
+        super().__init__()
+        self.module = deepcopy(online).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
+
+    @torch.no_grad()
+    def follow(self, online: nn.Module, momentum: float) -> None:
+        """own = momentum * own + (1 - momentum) * online for weights and statistics alike; counters are copied.
+
+        Source: He et al., CVPR 2020, eq. 2, whose statistics stay behind.
+        """
+        theirs = online.state_dict()
+        for name, own in self.module.state_dict().items():
+            if own.is_floating_point():
+                own.copy_(momentum * own + (1 - momentum) * theirs[name])
+            else:
+                own.copy_(theirs[name])
+
+
+def gathered(x: Tensor) -> Tensor:
+    """(N, ...) of this process -> (processes * N, ...) of all, in the order of ranks, the same in each."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
