@@ -77,15 +77,13 @@ def run_studies(
         study, scores = studies[name], {}
         for seed in range(arguments.seeds):
             for variant in study.scored:
-                parts = study.composed.get(variant) or {variant: study.variants[variant]}
                 runs = {
                     run_folder(arguments.out, name, part, seed): experiment_values(
-                        arguments, name, merge(merge(study.base, differs), common), seed
+                        arguments, name, study, part, seed, common
                     )
-                    for part, differs in parts.items()
+                    for part in study.composed.get(variant, (variant,))
                 }
-                kept = run_folder(arguments.out, name, variant, seed) / "scores.json"
-                scores[variant, seed] = run_variant(runs, kept, score)
+                scores[variant, seed] = run_together(run_folder(arguments.out, name, variant, seed), runs, score)
         found[name] = scores
         rows, verdicts = table_rows(study, scores), judge(study, scores)
         summary[name] = {"table": rows, "claims": verdicts, "seeds": arguments.seeds}
@@ -99,10 +97,14 @@ def run_folder(out: Path, study: str, variant: str, seed: int) -> Path:
 
 
 def experiment_values(
-    arguments: argparse.Namespace, name: str, values: Mapping[str, Any], seed: int
+    arguments: argparse.Namespace, name: str, study: Study, variant: str, seed: int, common: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of one training."""
+    """The values of one training, of a variant or of a part of a composed system."""
     steps = {} if arguments.steps is None else {"steps": arguments.steps}
+    trainings = dict(study.variants)
+    for parts in study.composed.values():
+        trainings |= parts
+    values = merge(merge(study.base, trainings[variant]), common)
 
     def filled(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -114,8 +116,16 @@ def experiment_values(
     return merge(filled(values), {"train": {"seed": seed, **steps}})
 
 
-def run_variant(runs: Mapping[Path, Mapping[str, Any]], kept: Path, score: Callable[..., Figures]) -> dict[str, float]:
+def run_variant(run: Path, values: Mapping[str, Any], score: Callable[[Path], Figures]) -> dict[str, float]:
     """Trains a variant where that is not done yet, and scores it."""
+    return run_together(run, {run: values}, score)
+
+
+def run_together(
+    folder: Path, runs: Mapping[Path, Mapping[str, Any]], score: Callable[..., Figures]
+) -> dict[str, float]:
+    """Trains what is not trained yet, scores all of it together, and keeps the figures in the folder."""
+    kept = folder / "scores.json"
     if kept.is_file():
         return json.loads(kept.read_text())  # type: ignore[no-any-return]
     for run, values in runs.items():

@@ -44,7 +44,7 @@ def sample_at_pixels(image: Tensor, pixels: Tensor, padding: Literal["border", "
         padding: What lies outside the image: its border repeated, or zeros.
 
     Returns:
-        (B, C, h, w).
+        (B, C, h, w), NaN where a coordinate is.
 
     Convention: an image of one row [0, 10, 20] sampled at u = 0.5 gives 5.
     """
@@ -52,8 +52,13 @@ def sample_at_pixels(image: Tensor, pixels: Tensor, padding: Literal["border", "
     # grid_sample's [-1, 1] spans the outermost pixel centres under align_corners=True; a single row or column
     # has no span, and any finite scale will do.
     scale = pixels.new_tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)])
-    grid = pixels.permute(0, 2, 3, 1) * scale - 1  # (B, h, w, 2)
-    return F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode=padding, align_corners=True)
+    grid = (pixels.permute(0, 2, 3, 1) * scale - 1).to(image.dtype)  # (B, h, w, 2)
+    unknown = None
+    if grid.device.type == "cpu" and not grid.isfinite().all():
+        unknown = grid.isnan().any(-1)[:, None]
+        grid = grid.nan_to_num(0.0, 2.0, -2.0)  # PyTorch's CPU gradient writes outside its memory there
+    sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return sampled if unknown is None else sampled.masked_fill(unknown, torch.nan)
 
 
 def in_image(pixels: Tensor, height: int, width: int) -> Tensor:

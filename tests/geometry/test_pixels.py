@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 import torch
 
@@ -49,3 +51,20 @@ def test_sample_at_pixels_gradients() -> None:
     image = torch.rand(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     pixels = (torch.rand(1, 2, 3, 3, dtype=torch.float64) * 2 + 0.3).requires_grad_()
     assert torch.autograd.gradcheck(sample_at_pixels, (image, pixels))
+
+
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_coordinates_that_are_not_finite_are_survived(padding: Literal["border", "zeros"]) -> None:
+    """NaN gives NaN, infinity what lies outside; the gradient pass of a diverging training must not crash."""
+    image = torch.rand(1, 3, 5, 7, requires_grad=True)
+    pixels = torch.rand(1, 2, 5, 7).mul(4).requires_grad_()
+    broken = pixels.detach().clone()
+    broken[0, 0, 0, 0], broken[0, 1, 1, 1], broken[0, 0, 2, 2] = torch.nan, torch.nan, torch.inf
+    sampled = sample_at_pixels(image, pixels + (broken - pixels).detach(), padding)
+    sampled.nansum().backward()
+    assert sampled.isnan().nonzero()[:, 2:].tolist() == [[0, 0], [1, 1]] * 3
+    expected = image[0, :, :, -1] if padding == "border" else torch.zeros(3, 5)
+    v = float(broken[0, 1, 2, 2])
+    low = int(v)
+    assert torch.allclose(sampled[0, :, 2, 2], expected[:, low] * (1 - v + low) + expected[:, low + 1] * (v - low))
+    assert image.grad is not None and image.grad.isfinite().all()
