@@ -48,7 +48,7 @@ CONFIG = "demo"
 # What limits the depth is how many different streets were seen: `stereo` shows many of them in long strides.
 # `video` has the clips that motion is learned from, which brake, stand and start.
 TRAINING_STREETS = {
-    "stereo": StreetOptions(sequences=32, frames=5, width=320, height=96, seed=0, speed=3.0, standing=0.0),
+    "stereo": StreetOptions(sequences=40, frames=4, width=320, height=96, seed=0, speed=3.0, standing=0.0),
     "video": StreetOptions(sequences=8, frames=14, width=320, height=96, seed=500, standing=0.15),
 }
 HELD_OUT_STREET = StreetOptions(sequences=1, frames=48, width=320, height=96, seed=1000)

@@ -233,10 +233,7 @@ def stack(
         smaller = width < picture.shape[1]
         cell = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         if index < len(captions) and captions[index]:
-            size = max(width / 1000, 0.4)
-            at = (6, round(26 * size) + 4)
-            cv2.putText(cell, captions[index], at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-            cv2.putText(cell, captions[index], at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+            _write_caption(cell, captions[index])
         cells.append(cell)
     rows = []
     for start in range(0, len(cells), columns):
@@ -248,6 +245,16 @@ def stack(
             row[: cell.shape[0], left : left + width] = cell
         rows += [row, np.full((gap, row.shape[1], 3), 255, np.uint8)]
     return np.concatenate(rows[:-1])
+
+
+def _write_caption(picture: Picture, text: str) -> None:
+    """White with a dark rim in the upper left corner, in place."""
+    size = max(picture.shape[1] / 1000, 0.4)
+    left, base = 6, round(26 * size) + 4
+    # the rim is the text itself, shifted: a thicker pen would also space the letters otherwise
+    for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)):
+        colour = (0, 0, 0) if dx or dy else (255, 255, 255)
+        cv2.putText(picture, text, (left + dx, base + dy), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def depth_panel(image: Picture, depth: Array, truth: Array, near: float, far: float, width: int = 640) -> Picture:

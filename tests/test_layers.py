@@ -75,7 +75,7 @@ def test_imports_go_down_the_layers(module: str) -> None:
 
 
 def test_every_part_is_placed() -> None:
-    top = {"", "__main__", "cli", "commands", "configs", "demo", "inputs", "predict", "prediction_folder"}
+    top = {"", "__main__", "benchmark", "cli", "commands", "configs", "demo", "inputs", "predict", "prediction_folder"}
     parts = {name.split(".")[0] for name in modules()}
     unplaced = sorted(parts - top - set(ALLOWED))
     assert not unplaced, f"say in tests/test_layers.py where {unplaced} belong"

@@ -31,7 +31,7 @@ from geossl.visualize import colorize_flow, colorize_flow_error, stack
 METHODS = ("unflow", "arflow")
 # Small and in long strides: motions are as many pixels as those of the real frames, at a fraction of the time.
 STREET = StreetOptions(sequences=32, frames=6, width=192, height=64, seed=31, moving_cars=4, speed=2.0)
-STREET_STEPS = 1200
+STREET_STEPS = 900
 MAX_PX = 64.0  # of the colours
 
 
