@@ -231,7 +231,8 @@ def stack(
     for index, picture in enumerate(pictures):
         height = round(picture.shape[0] * width / picture.shape[1])
         smaller = width < picture.shape[1]
-        cell = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        cell = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
         if index < len(captions) and captions[index]:
             _write_caption(cell, captions[index])
         cells.append(cell)

@@ -1,0 +1,169 @@
+"""What encoders are compared on: images, and places that are known in two of them or in depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from geossl.config import AnySource, Data
+from geossl.data.build import build_samples
+from geossl.data.dataset import SampleDataset
+from geossl.data.samples import DataError, Sample
+from geossl.engine.labelled import thinned
+from geossl.evaluation.encoder_matching import Places, Size, places_of, rescaled
+from geossl.evaluation.flow_truth import load_flow_truth
+from geossl.evaluation.scene_flow_truth import load_scene_flow_truth
+from geossl.geometry.pixels import pixel_grid_like
+from geossl.methods.method import Method
+from geossl.pretrain.pairs import stereo_pair, temporal_pair
+from geossl.pretrain.teacher import load_teacher
+from geossl.types import Batch, Frame, PredictsDepth, PredictsFlow
+
+PLACES = 256  # of each image
+LEAST_DISPARITY_PX = 0.1
+Labels = tuple[Tensor, Tensor]
+"""(2, H, W) flow to another image in the truth's own pixels, (H, W) bool where it is known and seen."""
+
+
+@dataclass(frozen=True)
+class PairItem:
+    """Two images (1, 3, H, W) in [0, 1] and places known in both."""
+
+    first: Tensor
+    second: Tensor
+    places: Places
+
+
+@dataclass(frozen=True)
+class DepthItem:
+    """An image (1, 3, H, W), (N, 2) pixels of it, and the log of the disparity there, up to a constant."""
+
+    image: Tensor
+    here: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where images come from, and how they are shown.
+
+    Attributes:
+        size: (height, width) of the images.
+        most: Samples of each kind, evenly spaced.
+    """
+
+    source: AnySource
+    size: Size
+    most: int
+    device: torch.device
+
+    def load(
+        self, wanted: Callable[[Sample], bool], offsets: tuple[int, ...] = (), stereo: bool = False
+    ) -> list[tuple[Batch, Sample]]:
+        """The wanted samples with float images on the device; none where the source has not these views."""
+        alone = self.source.model_copy(update={"source_offsets": offsets, "stereo": stereo})
+        try:
+            samples = build_samples(alone, Data())
+        except DataError:
+            if not (offsets or stereo):
+                raise
+            return []
+        chosen = thinned([sample for sample in samples if wanted(sample)], self.most)
+        if not chosen:
+            return []
+        dataset = SampleDataset(chosen, *self.size)
+        return [(self._shown(dataset[index]), sample) for index, sample in enumerate(dataset.samples)]
+
+    def _shown(self, batch: Batch) -> Batch:
+        def shown(frame: Frame) -> Frame:
+            image = frame.image.float() / 255
+            return Frame(image, image, frame.K)
+
+        return batch.to(self.device).map_frames(shown)
+
+    def images(self) -> tuple[Tensor, tuple[str, ...]]:
+        """(N, 3, H, W) in [0, 1] and their names."""
+        batches = [batch for batch, _ in self.load(everything)]
+        return torch.cat([batch.target.image for batch in batches]), tuple(batch.names[0] for batch in batches)
+
+    def stereo_pairs(self, teacher: Path | None) -> list[PairItem]:
+        """Both cameras' images, with places by the labels, else by the teacher's depth in metres, else none."""
+        labelled = self.load(lambda sample: sample.scene_flow_truth is not None, stereo=True)
+        if labelled:
+            return self.drawn((batch, *stereo_labels(sample)) for batch, sample in labelled)
+        method = teaching(teacher, self.device)
+        if not (isinstance(method, PredictsDepth) and method.is_metric):
+            return []
+        found = ((batch, stereo_pair(batch, method)) for batch, _ in self.load(everything, stereo=True))
+        return self.drawn((batch, (x.xy - pixel_grid_like(x.xy))[0], x.valid[0, 0]) for batch, x in found)
+
+    def flow_pairs(self, teacher: Path | None) -> list[PairItem]:
+        """Images and the next ones, with places by the labels, else by the teacher's flow, else none."""
+        labelled = self.load(lambda sample: sample.flow_truth is not None, offsets=(1,))
+        if labelled:
+            return self.drawn((batch, *flow_labels(sample)) for batch, sample in labelled)
+        method = teaching(teacher, self.device)
+        if not (isinstance(method, PredictsFlow) and method.flow_offsets == (1,)):
+            return []
+        found = ((batch, temporal_pair(batch, method, 0.0)) for batch, _ in self.load(everything, offsets=(1,)))
+        return self.drawn((batch, (x.xy - pixel_grid_like(x.xy))[0], x.valid[0, 0]) for batch, x in found)
+
+    def drawn(self, pairs: Iterable[tuple[Batch, Tensor, Tensor]]) -> list[PairItem]:
+        """Pairs of (batch of one, flow to its other image, where that is known), with places drawn of those known."""
+        generator = torch.Generator().manual_seed(0)
+        items = []
+        for batch, flow, valid in pairs:
+            other = batch.sources[0] if batch.stereo is None else batch.stereo
+            places = places_of(flow.to(self.device), valid.to(self.device), self.size)
+            if len(places.here):
+                items.append(PairItem(batch.target.image, other.image, places.thinned(PLACES, generator)))
+        return items
+
+    def depths(self) -> list[DepthItem]:
+        """Images with known disparities; none where the data have no such labels."""
+        generator = torch.Generator().manual_seed(0)
+        items = []
+        for batch, sample in self.load(lambda sample: sample.scene_flow_truth is not None):
+            disparity, known, _ = disparity_labels(sample)
+            v, u = (known & (disparity > LEAST_DISPARITY_PX)).nonzero().unbind(1)
+            chosen = torch.randperm(len(v), generator=generator)[:PLACES]
+            u, v = u[chosen], v[chosen]
+            here = rescaled(torch.stack([u, v], 1).float(), (disparity.shape[0], disparity.shape[1]), self.size)
+            value = disparity[v, u].log()
+            items.append(DepthItem(batch.target.image, here.to(self.device), value.to(self.device)))
+        return items
+
+
+def everything(sample: Sample) -> bool:
+    return True
+
+
+def teaching(teacher: Path | None, device: torch.device) -> Method | None:
+    return None if teacher is None else load_teacher(teacher).to(device)
+
+
+def disparity_labels(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+    """(H, W) disparity in pixels, (H, W) bool where it is known, and where the other camera sees it too."""
+    assert sample.scene_flow_truth is not None
+    labels = load_scene_flow_truth(sample.scene_flow_truth)
+    known = torch.from_numpy(labels.maps.there()["d1"])
+    seen = known if labels.visible is None else known & torch.from_numpy(labels.visible["d1"])
+    return torch.from_numpy(labels.maps.disparity_px).float(), known, seen
+
+
+def stereo_labels(sample: Sample) -> Labels:
+    """To the right camera."""
+    disparity, _, seen = disparity_labels(sample)
+    return torch.stack([-disparity, torch.zeros_like(disparity)]), seen
+
+
+def flow_labels(sample: Sample) -> Labels:
+    """To the next frame."""
+    assert sample.flow_truth is not None
+    labels = load_flow_truth(sample.flow_truth)
+    seen = labels.valid if labels.visible is None else labels.valid & labels.visible
+    return torch.from_numpy(labels.flow).permute(2, 0, 1).float(), torch.from_numpy(seen)

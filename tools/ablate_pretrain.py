@@ -1,0 +1,149 @@
+"""Depth after a number of steps: the same short training from random and from pre-trained encoders, several seeds.
+
+    python tools/ablate_pretrain.py -o runs/ablate_pretrain
+
+Each method of pre-training sees the unlabelled street for `--pretrain-steps`; then Monodepth2 learns depth from
+stereo, alike but for the encoder it starts from. The table gives the median over the seeds and their range: of AbsRel
+on held-out streets at the end, and of the steps, as a share of all, after which the random encoder's final AbsRel was
+reached (2 where it was not). Writes summary.json, abs_rel.png and one run folder a training; interrupted and started
+again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ablation import Scores, Study, experiment_values, judge, run_folder, run_variant, table_rows
+
+from geossl.commands.console import text_table
+from geossl.config import merge, parse_experiment
+from geossl.data.synthetic import StreetOptions, write_street
+from geossl.engine.pretrain import pretrain
+from geossl.formats.atomic import write_text_atomic
+from geossl.formats.image import write_image
+from geossl.report import read_metrics
+from geossl.visualize import plot_curves
+
+WIDTH, HEIGHT = 192, 64
+TRAINING = StreetOptions(sequences=8, frames=24, width=WIDTH, height=HEIGHT, seed=31, moving_cars=4)
+HELD_OUT = StreetOptions(sequences=2, frames=12, width=WIDTH, height=HEIGHT, seed=97, moving_cars=4)
+TRAIN = {"optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "checkpoint_every": 1000, "sample_every": 1000}
+VALIDATIONS = 20  # of each training, evenly spaced
+NEVER = 2.0  # share of the steps that is noted where the random encoder's end was not reached
+PRETRAINING: dict[str, dict[str, Any]] = {
+    "simclr": {"method": "pretrain_simclr", "train": {"batch_size": 32}},
+    "moco": {
+        "method": "pretrain_moco",
+        "model": {"queue": 128, "momentum": 0.99, "batchnorm_splits": 2},
+        "train": {"batch_size": 16},
+    },
+    "byol": {"method": "pretrain_byol", "model": {"momentum": 0.99}, "train": {"batch_size": 32}},
+    "dense": {"method": "pretrain_dense", "train": {"batch_size": 12}},
+    "flow": {"method": "pretrain_flow", "data": {"source_offsets": [1]}, "train": {"batch_size": 12}},
+}
+DEPTH = {
+    "method": "monodepth2",
+    "model": {
+        "encoder": "compact",
+        "encoder_weights": None,
+        "decoder_channels": [8, 16, 32, 64, 96],
+        "num_scales": 3,
+        "supervision": "S",
+    },
+    "data": {"stereo": True, "source_offsets": []},
+    "train": {**TRAIN, "batch_size": 4, "schedule": "constant"},
+}
+METRIC = "validation/none/abs_rel"
+
+
+def main() -> None:
+    arguments = options().parse_args()
+    data = street_data(arguments.out)
+    names = arguments.pretraining or list(PRETRAINING)
+    claims = tuple((name, "random", figure) for name in names for figure in ("abs_rel", "steps_to_random"))
+    study = Study(base=DEPTH, variants={"random": {}, **{name: {} for name in names}}, claims=claims)
+    scores: dict[tuple[str, int], Mapping[str, float]] = {}
+    for seed in range(arguments.seeds):
+        goal = None
+        for variant in study.variants:
+            values = experiment_values(arguments, "depth", study, variant, seed, {"data": data})
+            values["train"]["validate_every"] = max(1, arguments.steps // VALIDATIONS)
+            if variant != "random":
+                values["model"]["encoder_weights"] = str(pretrained(arguments, variant, seed, data))
+            run = run_folder(arguments.out, "depth", variant, seed)
+            end = run_variant(run, values, lambda folder: {"abs_rel": errors(folder)[1][-1]})
+            goal = end["abs_rel"] if goal is None else goal
+            scores[variant, seed] = {**end, "steps_to_random": share_of_steps(run, goal)}
+    rows, verdicts = table_rows(study, scores), judge(study, scores)
+    summary = {"table": rows, "claims": verdicts, "seeds": arguments.seeds, "steps": arguments.steps}
+    write_text_atomic(arguments.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_image(arguments.out / "abs_rel.png", curves(arguments.out, scores))
+    print(f"{text_table(rows)}\n\n{text_table(verdicts)}")
+
+
+def options() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("-o", "--out", type=Path, default=Path("runs/ablate_pretrain"))
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--steps", type=int, default=300, help="of the training of depth")
+    made.add_argument("--pretrain-steps", type=int, default=400)
+    made.add_argument("--pretraining", choices=list(PRETRAINING), action="append", help="may be repeated")
+    return made
+
+
+def street_data(out: Path) -> dict[str, Any]:
+    """Writes the streets, and says where they are."""
+    sources = []
+    for name, street in (("street", TRAINING), ("held_out", HELD_OUT)):
+        write_street(out / name, street)
+        sources.append([{"kind": "kitti_raw", "root": str(out / name), "cameras": ["image_02"]}])
+    size = {"height": HEIGHT, "width": WIDTH, "cache": "memory", "num_workers": 0}
+    return {"train": sources[0], "validation": sources[1], **size}
+
+
+def pretrained(arguments: argparse.Namespace, name: str, seed: int, data: Mapping[str, Any]) -> Path:
+    """The encoder folder of a method of pre-training, trained where that is not done yet."""
+    run = run_folder(arguments.out, "pretraining", name, seed)
+    encoder = run / "encoder"
+    if encoder.is_dir():
+        return encoder
+    common = {
+        "model": {"encoder": "compact"},
+        "data": {**data, "validation": [], "source_offsets": [], "augment": {"jitter": 0}},
+        "train": {**TRAIN, "steps": arguments.pretrain_steps, "seed": seed},
+    }
+    result = pretrain(parse_experiment(merge(common, PRETRAINING[name]), where=str(run)), run)
+    if result.encoder is None:
+        raise SystemExit(result.exit_code)
+    return result.encoder
+
+
+def errors(run: Path) -> tuple[list[float], list[float]]:
+    """Steps of the validations of a training, and AbsRel at them."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if METRIC in row]
+    return [float(row["step"]) for row in rows], [float(row[METRIC]) for row in rows]
+
+
+def share_of_steps(run: Path, goal: float) -> float:
+    """Of all steps, the share after which AbsRel was first at or below the goal."""
+    steps, values = errors(run)
+    reached = [step for step, value in zip(steps, values, strict=True) if value <= goal]
+    return reached[0] / steps[-1] if reached else NEVER
+
+
+def curves(out: Path, scores: Scores) -> np.ndarray:
+    """AbsRel over the steps; each curve the median over the seeds."""
+    drawn = {}
+    for variant in dict.fromkeys(name for name, _ in scores):
+        runs = [errors(run_folder(out, "depth", variant, seed)) for name, seed in scores if name == variant]
+        drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
+    return plot_curves(drawn, title="AbsRel on held-out streets", log=True)
+
+
+if __name__ == "__main__":
+    main()
