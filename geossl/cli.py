@@ -16,9 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 import geossl
+from geossl.commands.benchmark_cli import benchmark_app
 from geossl.commands.console import fail, progress_bar, show
 from geossl.commands.evaluate_cli import evaluate_app
-from geossl.commands.options import SPEC, Device, Json, Out, image_size, numbers
+from geossl.commands.options import SPEC, Json, Out, image_size
 from geossl.commands.predict_cli import predict_app
 
 
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(predict_app, name="predict")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)
@@ -191,28 +193,6 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     from geossl.report import write_report
 
     typer.echo(f"wrote {write_report(run)}")
-
-
-@app.command()
-def benchmark(
-    config: Annotated[str | None, typer.Argument(help="Config to measure; default: Monodepth2 from video.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    batch_sizes: Annotated[str, typer.Option(help="Comma-separated.")] = "4,12",
-    steps: Annotated[int, typer.Option(min=1, help="Measured steps.")] = 5,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Time and memory of a training step, by parts: data, networks, warp and loss, optimiser."""
-    sizes = [int(value) for value in numbers(batch_sizes) or ()]
-    if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(f"--batch-sizes {batch_sizes} should be numbers above 0.")
-    from geossl.commands.benchmark import benchmark_config
-
-    rows, text = benchmark_config(config, overrides or [], sizes, steps, device)
-    if as_json:
-        show(rows, as_json)
-    else:
-        typer.echo(text)
 
 
 @app.command()

@@ -71,6 +71,7 @@ def benchmark_training(
     stereo: bool = False,
     steps: int = 5,
     warmup: int = 2,
+    progress: float = 0.0,
 ) -> list[StepCost]:
     """Measures training steps on random images, in ascending order of the batch size.
 
@@ -86,6 +87,7 @@ def benchmark_training(
         stereo: Whether samples have the other camera.
         steps: Measured steps of each kind, of which the median counts.
         warmup: Steps before.
+        progress: Share of the training that is done: terms that set in later cost nothing before.
     """
     options = Train(precision=precision, device=device)  # type: ignore[arg-type]
     torch_device = pick_device(device)
@@ -93,7 +95,7 @@ def benchmark_training(
     rows = []
     for batch_size in sorted(batch_sizes):
         batch = random_batch(batch_size, height, width, source_offsets, stereo)
-        rows.append(_measure(method, values, batch, options, torch_device, steps, warmup))
+        rows.append(_measure(method, values, batch, options, torch_device, steps, warmup, progress))
     return rows
 
 
@@ -105,19 +107,21 @@ def _measure(
     device: torch.device,
     steps: int,
     warmup: int,
+    progress: float,
 ) -> StepCost:
     torch.manual_seed(0)
     built = build_method(method, model).to(device).to(memory_format=torch.channels_last).train()
+    built.progress = progress
     optimizer = make_optimizer(built, options, device)
-    _reset_peak(device)
+    reset_peak(device)
     seconds = []
     for step in range(warmup + steps):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         training_step(built, optimizer, batch, options, device, step)
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - start)
-    peak = memory_mb(device) if device.type == "cuda" else _resident_peak_mb(device)
+    peak = peak_mb(device) or memory_mb(device)
     parts = [step_in_parts(built, optimizer, batch, options, device, step) for step in range(steps)]
     medians = {name: statistics.median(part[name] for part in parts) for name in PARTS}
     shares = {name: value / sum(medians.values()) for name, value in medians.items()}
@@ -159,10 +163,10 @@ def step_in_parts(
     seconds = dict.fromkeys(PARTS, 0.0)
 
     def clocked(part: str, work: Callable[[], Any]) -> Any:
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         result = work()
-        _wait(device)
+        wait(device)
         seconds[part] += time.perf_counter() - start
         return result
 
@@ -201,7 +205,7 @@ def cut_networks(method: nn.Module, device: torch.device) -> Iterator[Cut]:
     started: list[float] = []
 
     def before(module: nn.Module, inputs: Any) -> None:
-        _wait(device)
+        wait(device)
         started.append(time.perf_counter())
 
     def after(module: nn.Module, inputs: Any, outputs: Any) -> Any:
@@ -215,7 +219,7 @@ def cut_networks(method: nn.Module, device: torch.device) -> Iterator[Cut]:
             return leaf
 
         copied = tree_map(copy, outputs)
-        _wait(device)
+        wait(device)
         cut.seconds += time.perf_counter() - started.pop()
         cut.calls.append(pairs)
         return copied
@@ -267,14 +271,16 @@ def random_batch(
     )
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Waits until the device has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Forgets the largest memory so far, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -282,10 +288,12 @@ def _reset_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of resident memory
 
 
-def _resident_peak_mb(device: torch.device) -> float:
-    """Peak resident memory since `_reset_peak` where Linux tells it, else of the whole process."""
+def peak_mb(device: torch.device) -> float | None:
+    """Largest memory since `reset_peak`: of the GPU, or resident where Linux tells it; else None."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
-    return memory_mb(device)
+    return None
