@@ -139,7 +139,8 @@ def test_version_is_printed() -> None:
         "submit middlebury d -o a.zip",
         "synth out --size 640",
         "synth out --frames 0",
-        "benchmark --batch-sizes 4,x",
+        "benchmark train --batch-sizes 4,x",
+        "benchmark kernels --size 640",
         "config",
     ],
 )

@@ -37,7 +37,8 @@ MONODEPTH = Study(
         "train": {**TRAIN, "steps": 400},
     },
     variants={name: {"model": {"sampling": name}} for name in ("lr", "no_lr", "naive")},
-    claims=(("lr", "no_lr", "abs_rel"), ("no_lr", "naive", "abs_rel")),
+    # the paper's table 1 has LR ahead of no-LR in RMSE and D1, and not in AbsRel (0.124 against 0.123)
+    claims=(("lr", "no_lr", "rmse_m"), ("no_lr", "naive", "rmse_m"), ("no_lr", "naive", "abs_rel")),
 )
 MODEL = {**SMALL, "encoder": "compact", "pose": "separate", "pose_encoder": "compact", "num_scales": 3}
 MONODEPTH2 = Study(
@@ -88,13 +89,13 @@ def main() -> None:
 
 @torch.no_grad()
 def score(run: Path, street: Path) -> dict[str, float]:
-    """AbsRel against the exact depth of every pixel up to 80 m; after median scaling where depth is up to scale.
+    """Errors against the exact depth of every pixel up to 80 m; after median scaling where depth is up to scale.
 
-    Figures: `abs_rel` everywhere; `_half_occluded` where just one of the frames before and after sees the surface;
-    `_moving` on cars with their own motion.
+    Figures, means over the images: `rmse_m`; `abs_rel` everywhere; `abs_rel_half_occluded` where just one of the frames
+    before and after sees the surface; `abs_rel_moving` on cars with their own motion.
     """
     loaded = load_model(run)
-    errors: dict[str, list[float]] = {"abs_rel": [], "abs_rel_half_occluded": [], "abs_rel_moving": []}
+    errors: dict[str, list[float]] = {"abs_rel": [], "abs_rel_half_occluded": [], "abs_rel_moving": [], "rmse_m": []}
     images = {image.name: image for image in open_source(f"kitti_raw:{street},cameras=[image_02]")}
     for image in images.values():
         labels = read_labels(label_path(street, *frame_of(image.name)))
@@ -104,7 +105,9 @@ def score(run: Path, street: Path) -> dict[str, float]:
         valid = labels.valid & (labels.depth < CAP_M)
         if not loaded.method.is_metric:
             depth = depth * np.median(labels.depth[valid]) / np.median(depth[valid])
-        relative = np.abs(depth.clip(1e-3, CAP_M) - labels.depth) / np.maximum(labels.depth, 1e-3)
+        error_m = np.abs(depth.clip(1e-3, CAP_M) - labels.depth)
+        relative = error_m / np.maximum(labels.depth, 1e-3)
+        errors["rmse_m"].append(float(np.sqrt(np.square(error_m[valid], dtype=np.float64).mean())))
         one_sees = labels.visible_next ^ labels.visible_previous
         for name, where in (
             ("abs_rel", valid),
