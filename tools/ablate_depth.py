@@ -91,7 +91,7 @@ def main() -> None:
 def score(run: Path, street: Path) -> dict[str, float]:
     """Errors against the exact depth of every pixel up to 80 m; after median scaling where depth is up to scale.
 
-    Figures, means over the images: `rmse_m`; `abs_rel` everywhere; `abs_rel_half_occluded` where just one of the frames
+    Figures, means over images: `rmse_m`; `abs_rel` everywhere; `abs_rel_half_occluded` where just one of the frames
     before and after sees the surface; `abs_rel_moving` on cars with their own motion.
     """
     loaded = load_model(run)
