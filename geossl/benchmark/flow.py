@@ -1,0 +1,48 @@
+"""What a training step of each method of optical flow costs, by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geossl.engine.benchmark import benchmark_training, cost_records
+
+# The sources that a sample of each has.
+METHODS: dict[str, tuple[int, ...]] = {"unflow": (1,), "selflow": (-2, -1, 1, 2), "arflow": (1,), "smurf": (1,)}
+
+
+def flow_costs(
+    device: str = "auto",
+    batch: int = 4,
+    size: tuple[int, int] = (320, 832),
+    steps: int = 5,
+    precision: str = "fp32",
+    methods: dict[str, tuple[int, ...]] | None = None,
+) -> list[dict[str, Any]]:
+    """A row a method: time, memory, and shares of data, networks, warp and loss, optimiser.
+
+    Measured as at the end of a training, when all terms have set in.
+
+    Args:
+        device: As `train.device`.
+        batch: Samples.
+        size: (height, width).
+        steps: Measured steps.
+        precision: As `train.precision`.
+        methods: Source offsets by name; default `METHODS`.
+    """
+    rows = []
+    for name, offsets in (methods or METHODS).items():
+        (cost,) = benchmark_training(
+            name,
+            height=size[0],
+            width=size[1],
+            batch_sizes=(batch,),
+            device=device,
+            precision=precision,
+            source_offsets=offsets,
+            steps=steps,
+            warmup=1,
+            progress=1.0,
+        )
+        rows.append({"method": name, **cost_records([cost])[0]})
+    return rows

@@ -1,0 +1,182 @@
+"""The hot functions: photometric objective, census, correlation, forward-backward check, range map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geossl import kernels
+from geossl.benchmark.contest import OURS, PLAIN, TORCH, Contest
+from geossl.benchmark.plain import PlainModules
+from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_depth
+from geossl.geometry.motion import motion_from_axis_angle
+from geossl.geometry.transforms import area_reduced, upsample
+from geossl.geometry.visibility import forward_backward_check, range_map
+from geossl.losses.census import census_map
+from geossl.losses.smoothness import edge_aware_smoothness, mean_of
+from geossl.methods.reprojection import Criterion, Reprojection
+from geossl.networks.correlation import correlation
+from geossl.types import Frame
+
+Work = Callable[[], Any]
+SCALES, SMOOTHNESS = 4, 1e-3
+FLOW_SIZE = 320, 832
+FEATURES = ((64, 80, 208), (128, 20, 52))  # channels and size of two levels of PWC-Net at FLOW_SIZE
+DISPLACEMENT = 4
+MAX_FLOW_PX = 16.0
+
+
+def kernel_contests(
+    plain: PlainModules | None,
+    device: torch.device,
+    batch: int = 4,
+    size: tuple[int, int] = (192, 640),
+    flow_size: tuple[int, int] = FLOW_SIZE,
+    features: tuple[tuple[int, int, int], ...] = FEATURES,
+) -> list[Contest]:
+    """A contest for each function.
+
+    Args:
+        plain: The plain implementation.
+        device: Of all tensors.
+        batch: Samples.
+        size: (height, width) of the photometric objective.
+        flow_size: (height, width) of the functions of flow.
+        features: (channels, height, width) of the maps that are correlated.
+    """
+    contests = [photometric_contest(plain, device, batch, *size)]
+    contests += [census_contest(plain, device, batch, *flow_size, radius) for radius in (3, 1)]
+    contests += [correlation_contest(plain, device, (batch, *shape)) for shape in features]
+    return contests + visibility_contests(plain, device, (batch, 2, *flow_size))
+
+
+def photometric_contest(
+    plain: PlainModules | None, device: torch.device, batch: int, height: int, width: int
+) -> Contest:
+    """Monodepth2's objective of four scales and two sources, with its gradients to disparities and motions.
+
+    Random noise against equal errors, which the plain objective adds, is left out where the results are compared.
+    """
+    g = torch.Generator().manual_seed(0)
+    images = [smooth((batch, 3, height, width), g).to(device) for _ in range(3)]
+    K = torch.tensor([[0.58 * width, 0, width / 2], [0, 1.92 * height, height / 2], [0, 0, 1]], device=device)
+    K = K.expand(batch, 3, 3).contiguous()
+    motions = [
+        motion_from_axis_angle(*(0.02 * torch.randn(2, batch, 3, generator=g).to(device))).requires_grad_()
+        for _ in range(2)
+    ]
+    maps = [
+        (0.005 + 0.1 * smooth((batch, 1, height // 2**s, width // 2**s), g)).to(device).requires_grad_()
+        for s in range(SCALES)
+    ]
+    target, *sources = (Frame(image, image, K) for image in images)
+    pyramid = [area_reduced(target, (height // 2**s, width // 2**s)).image for s in range(SCALES)]
+
+    def ours() -> Tensor:
+        explain = Reprojection(target, list(zip(sources, motions, strict=True)), Criterion(), len(sources))
+        terms = []
+        for scale, unit_inverse_depth in enumerate(maps):
+            depth = unit_inverse_depth_to_depth(upsample(unit_inverse_depth, (height, width)), 0.1, 100.0)
+            roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), pyramid[scale]))
+            terms.append(explain(depth).loss + SMOOTHNESS / 2**scale * roughness)
+        return torch.stack(terms).mean()
+
+    sides = own_sides(with_gradients(ours, [*maps, *motions]))
+    checks = None
+    if plain is not None:
+        matrix = torch.eye(4, device=device).repeat(batch, 1, 1)
+        matrix[:, :3, :3] = K
+        camera = matrix, torch.linalg.inv(matrix)
+
+        def theirs(noise: float) -> Work:
+            objective = plain.reprojection.Objective(batch, height, width, noise).to(device)
+            disparities = dict(enumerate(maps))
+            return with_gradients(
+                lambda: objective(pyramid, images[1:], *camera, motions, disparities), [*maps, *motions]
+            )
+
+        checks = {PLAIN: theirs(0.0), **sides}
+        sides = {PLAIN: theirs(plain.reprojection.TIE_NOISE), **sides}
+    part = f"photometric objective, {SCALES} scales, 2 sources, {batch}x{height}x{width}"
+    # A pixel with errors that are equal to the last bits may choose either of them, and then has another gradient.
+    return Contest(part, sides, goal=25, tolerance=2e-2, checks=checks)
+
+
+def census_contest(
+    plain: PlainModules | None, device: torch.device, batch: int, height: int, width: int, radius: int
+) -> Contest:
+    """The soft census distance of two images, with the gradients to both."""
+    g = torch.Generator().manual_seed(1)
+    a, b = (smooth((batch, 3, height, width), g).to(device).requires_grad_() for _ in range(2))
+    sides = own_sides(with_gradients(lambda: census_map(a, b, radius)[0].mean(), [a, b]))
+    if plain is not None:
+        sides = {PLAIN: with_gradients(lambda: plain.flow.census_distance(a, b, radius).mean(), [a, b]), **sides}
+    patch = 2 * radius + 1
+    goal = {3: 60, 1: 25}.get(radius)
+    return Contest(f"census {patch}x{patch}, {batch}x3x{height}x{width}", sides, goal, tolerance=1e-3)
+
+
+def correlation_contest(plain: PlainModules | None, device: torch.device, shape: tuple[int, int, int, int]) -> Contest:
+    """The 9x9 cost volume of two feature maps, with the gradients to both."""
+    g = torch.Generator().manual_seed(2)
+    a, b = (torch.randn(shape, generator=g).to(device).requires_grad_() for _ in range(2))
+    weight = torch.randn(shape[0], (2 * DISPLACEMENT + 1) ** 2, *shape[2:], generator=g).to(device)
+
+    def ours() -> Tensor:
+        return (correlation(a, b, DISPLACEMENT) * weight).mean()
+
+    sides = own_sides(with_gradients(ours, [a, b]))
+    if plain is not None:
+        work = with_gradients(lambda: (plain.flow.correlation(a, b, DISPLACEMENT) * weight).mean(), [a, b])
+        sides = {PLAIN: work, **sides}
+    return Contest(f"correlation 9x9, {'x'.join(map(str, shape))}", sides, goal=20, tolerance=1e-4)
+
+
+def visibility_contests(
+    plain: PlainModules | None, device: torch.device, shape: tuple[int, int, int, int]
+) -> list[Contest]:
+    """What two views can see of each other, by flows that nearly agree."""
+    g = torch.Generator().manual_seed(3)
+    flow = MAX_FLOW_PX * (2 * smooth(shape, g) - 1).to(device)
+    backward = -flow + torch.randn(shape, generator=g).to(device)
+    check = own_sides(lambda: forward_backward_check(flow, backward))
+    landed = own_sides(lambda: range_map(backward))
+    if plain is not None:
+        check = {PLAIN: lambda: plain.flow.forward_backward_visible(flow, backward), **check}
+        landed = {PLAIN: lambda: plain.flow.range_map(backward), **landed}
+    size = "x".join(map(str, shape))
+    return [
+        Contest(f"forward-backward check, {size}", check, goal=6, tolerance=1e-4),
+        Contest(f"splat visibility, {size}", landed, goal=10, tolerance=1e-4),
+    ]
+
+
+def own_sides(work: Work) -> dict[str, Work]:
+    """geossl's work without and with compiled kernels, the former where there is a difference."""
+
+    def without() -> Any:
+        with kernels.use("plain"):
+            return work()
+
+    return {TORCH: without, OURS: work} if len(kernels.available()) > 1 else {OURS: work}
+
+
+def with_gradients(loss: Callable[[], Tensor], inputs: list[Tensor]) -> Work:
+    """A function that gives the loss and its gradients."""
+
+    def work() -> tuple[Tensor, ...]:
+        value = loss()
+        return (value.detach(), *torch.autograd.grad(value, inputs))
+
+    return work
+
+
+def smooth(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
+    """Random numbers in [0, 1] that vary over some 8 pixels."""
+    h, w = shape[2:]
+    coarse = torch.rand(*shape[:2], 2 + h // 8, 2 + w // 8, generator=generator)
+    return F.interpolate(coarse, (h, w), mode="bicubic", align_corners=True).clamp(0, 1)
