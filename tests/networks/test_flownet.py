@@ -108,8 +108,9 @@ def test_flownet_c_may_compare_standardised_features() -> None:
     with torch.no_grad():
         network(*images)
     a, b = features[0].double().chunk(2)
-    variance = (a.var(correction=0) + b.var(correction=0)) / 2
-    shifted = [(x - (a.mean() + b.mean()) / 2) / variance.sqrt() for x in (a, b)]
+    of_channel = {"dim": (2, 3), "keepdim": True}
+    variance = (a.var(correction=0, **of_channel) + b.var(correction=0, **of_channel)) / 2
+    shifted = [(x - (a.mean(**of_channel) + b.mean(**of_channel)) / 2) / variance.sqrt() for x in (a, b)]
     expected = F.leaky_relu((shifted[0] * shifted[1]).mean(1), 0.1)
     torch.testing.assert_close(seen[0][:, 4 + 220].double(), expected, rtol=1e-4, atol=1e-5)
 
