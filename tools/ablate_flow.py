@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ablation import Scores, Study, parser, run_folder, run_studies
+from ablation import FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
 
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.formats.image import write_image
@@ -25,16 +25,6 @@ TRAINING = StreetOptions(sequences=32, frames=6, width=WIDTH, height=HEIGHT, see
 HELD_OUT = StreetOptions(sequences=4, frames=6, width=WIDTH, height=HEIGHT, seed=91, moving_cars=4, speed=2.0)
 EXPOSURE = 0.15  # spread of the frames' gain in the streets of the last study
 FIGURES = ("epe_noc", "epe_occ", "epe_all")
-TRAIN = {
-    "batch_size": 4,
-    "lr": 1e-3,
-    "optimizer": "adamw",
-    "schedule": "one_cycle",
-    "grad_clip": 1.0,
-    "validate_every": 100,
-    "checkpoint_every": 1000,
-    "sample_every": 1000,
-}
 PAIRS = {"source_offsets": [1], "augment": {"jitter": 0.0}}
 UNFLOW = Study(
     base={
@@ -49,7 +39,7 @@ UNFLOW = Study(
             "visibility_from": 0.4,
         },
         "data": PAIRS,
-        "train": {**TRAIN, "steps": 800},
+        "train": {**FLOW_TRAIN, "steps": 800},
     },
     variants={"full": {}, "no visibility": {"model": {"visibility": "none"}}},
     claims=(("full", "no visibility", "epe_noc"),),
@@ -59,7 +49,7 @@ SELFLOW = Study(
         "method": "selflow",
         "model": {"frames": 2, "width": 0.25, "scales": 3, "centred": True},
         "data": PAIRS,
-        "train": {**TRAIN, "steps": 600},
+        "train": {**FLOW_TRAIN, "steps": 600},
     },
     variants={
         "stage 1": {},
@@ -76,9 +66,9 @@ SELFLOW = Study(
 ARFLOW = Study(
     base={
         "method": "arflow",
-        "model": {"width": 0.5, "normalize_costs": True, "census_from": 1.0, "augmentation_from": 0.5},
+        "model": NARROW_ARFLOW,
         "data": PAIRS,
-        "train": {**TRAIN, "steps": 600},
+        "train": {**FLOW_TRAIN, "steps": 600},
     },
     variants={"full": {}, "no augmentation": {"model": {"augmentation": 0.0}}},
     claims=(("full", "no augmentation", "epe_all"),),
@@ -88,13 +78,13 @@ SMURF = Study(
         "method": "smurf",
         "model": {"network": "tiny", "iterations": 4, "crop": None, "student_margin": 8},
         "data": PAIRS,
-        "train": {**TRAIN, "steps": 500},
+        "train": {**FLOW_TRAIN, "steps": 500},
     },
     variants={"full": {}, "no self-supervision": {"model": {"self_supervision": 0.0}}},
     claims=(("full", "no self-supervision", "epe_occ"),),
 )
 BRIGHTNESS = Study(
-    base={**SELFLOW.base, "train": {**TRAIN, "steps": 600}},
+    base={**SELFLOW.base, "train": {**FLOW_TRAIN, "steps": 600}},
     variants={"census": {}, "brightness": {"model": {"measure": "brightness"}}},
     claims=(("census", "brightness", "epe_noc"),),
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import Scores, Study, parser, run_folder, run_studies
+from ablation import FLOW_TRAIN, Scores, Study, parser, run_folder, run_studies
 
 from geossl.commands.evaluate_scene_flow import evaluate_scene_flow
 from geossl.config import merge
@@ -32,16 +32,6 @@ WIDTH, HEIGHT = 192, 64
 TRAINING = StreetOptions(sequences=32, frames=6, width=WIDTH, height=HEIGHT, seed=41, moving_cars=4, speed=2.0)
 HELD_OUT = StreetOptions(sequences=8, frames=6, width=WIDTH, height=HEIGHT, seed=97, moving_cars=4, speed=2.0)
 FIGURES = tuple(f"{name}_all{UNITS[name]}" for name in ("d1", "d2", "fl", "sf", "epe3d"))
-TRAIN = {
-    "batch_size": 4,
-    "lr": 1e-3,
-    "optimizer": "adamw",
-    "schedule": "one_cycle",
-    "grad_clip": 1.0,
-    "validate_every": 100,
-    "checkpoint_every": 1000,
-    "sample_every": 1000,
-}
 SCENE_FLOW = {
     "method": "self_mono_sf",
     "model": {"width": 0.25, "normalize_costs": True},
@@ -70,7 +60,7 @@ FLOW = {
 }
 PARTS = "depth and flow"
 SELF_MONO_SF = Study(
-    base={"train": TRAIN},
+    base={"train": FLOW_TRAIN},
     variants={
         "full": SCENE_FLOW,
         "no point loss": merge(SCENE_FLOW, {"model": {"point": 0.0}}),

@@ -16,6 +16,19 @@ from geossl.config import merge, parse_experiment
 from geossl.engine.train import train
 from geossl.formats.atomic import write_text_atomic
 
+# What the narrow networks of flow and scene flow are trained with, and the narrow ARFlow that both tools compare.
+FLOW_TRAIN = {
+    "batch_size": 4,
+    "lr": 1e-3,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "grad_clip": 1.0,
+    "validate_every": 100,
+    "checkpoint_every": 1000,
+    "sample_every": 1000,
+}
+NARROW_ARFLOW = {"width": 0.5, "normalize_costs": True, "census_from": 1.0, "augmentation_from": 0.5}
+
 Figures = Mapping[str, float]
 Scores = Mapping[tuple[str, int], Figures]
 """(variant, seed) -> figures."""

@@ -14,10 +14,11 @@ from geossl.data.build import build_samples
 from geossl.data.dataset import SampleDataset
 from geossl.data.samples import DataError, Sample
 from geossl.engine.labelled import thinned
-from geossl.evaluation.encoder_matching import Places, Size, places_of, rescaled
+from geossl.evaluation.encoder_matching import Places, Size, places_of
 from geossl.evaluation.flow_truth import load_flow_truth
 from geossl.evaluation.scene_flow_truth import load_scene_flow_truth
 from geossl.geometry.pixels import pixel_grid_like
+from geossl.geometry.transforms import resize_pixels
 from geossl.methods.method import Method
 from geossl.pretrain.pairs import stereo_pair, temporal_pair
 from geossl.pretrain.teacher import load_teacher
@@ -132,7 +133,7 @@ class Material:
             v, u = (known & (disparity > LEAST_DISPARITY_PX)).nonzero().unbind(1)
             chosen = torch.randperm(len(v), generator=generator)[:PLACES]
             u, v = u[chosen], v[chosen]
-            here = rescaled(torch.stack([u, v], 1).float(), (disparity.shape[0], disparity.shape[1]), self.size)
+            here = resize_pixels(torch.stack([u, v], 1).float(), (disparity.shape[0], disparity.shape[1]), self.size)
             value = disparity[v, u].log()
             items.append(DepthItem(batch.target.image, here.to(self.device), value.to(self.device)))
         return items

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.commands.console import text_table, to_plain
-from geossl.commands.trained_on import LeakNote, evaluated_samples, leak_note, training_of
+from geossl.commands.trained_on import LeakNote, evaluated_samples, leak_note, leaks_of, training_of
 from geossl.config import AnySource, Data, KittiOdometry, parse_source
 from geossl.data.build import build_samples
 from geossl.data.poses import clip_poses
@@ -123,7 +123,7 @@ def evaluate_depth(
     row, full = scores.row(), scores.to_json()
     full |= {"data": data, "command": command, "model": None if model is None else str(model)}
     if model is not None:
-        note = leak_note(training_of(model), evaluated_samples(parse_source(data), names))
+        note = leaks_of(model, parse_source(data), names)
         row = note.annotated(row)
         full |= {"row": note.annotated(full["row"]), "leaks": note.to_json()}
     return Result([row], full)

@@ -26,8 +26,7 @@ def evaluate_depth(
     json_file: JsonFile = None,
 ) -> None:
     """Score depth against LiDAR, improved depth or disparity labels, by a named protocol."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
+    require_one(model, predictions)
     if kind not in ("depth", "inverse_depth", "disparity_px"):
         raise typer.BadParameter(f"--kind {kind} should be depth, inverse_depth or disparity_px.")
     from geossl.commands.evaluate import evaluate_depth as run
@@ -59,8 +58,7 @@ def evaluate_pose(
     json_file: JsonFile = None,
 ) -> None:
     """Score trajectories: KITTI's t_err and r_err, five-frame ATE, APE and RPE."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
+    require_one(model, predictions)
     if (data is None) == (truth is None):
         raise typer.BadParameter("give one of --data and --truth.")
     if model is not None and data is None:
@@ -99,8 +97,7 @@ def evaluate_flow(
     json_file: JsonFile = None,
 ) -> None:
     """Score optical flow: end-point error, KITTI's Fl and thresholds, speed classes, by a named protocol."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
+    require_one(model, predictions)
     from geossl.commands.evaluate_flow import evaluate_flow as run
 
     with progress_bar("predicting flow") as progress:
@@ -128,8 +125,7 @@ def evaluate_scene_flow(
     json_file: JsonFile = None,
 ) -> None:
     """Score scene flow: D1, D2, Fl and SF of background, foreground and all, and 3-D errors in metres."""
-    if model is None and predictions is None:
-        raise typer.BadParameter("give --model or --predictions.")
+    require_one(model, predictions)
     from geossl.commands.evaluate_scene_flow import evaluate_scene_flow as run
 
     with progress_bar("predicting scene flow", quiet=model is None) as progress:
@@ -179,3 +175,9 @@ def evaluate_encoder(
             progress=progress,
         )
     result.finish(json_file)
+
+
+def require_one(model: Path | None, predictions: Path | str | None) -> None:
+    """There must be something to score."""
+    if model is None and predictions is None:
+        raise typer.BadParameter("give --model or --predictions.")

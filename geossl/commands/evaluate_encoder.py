@@ -26,11 +26,11 @@ from geossl.evaluation.encoder_matching import (
     matched,
     other_tones,
     patch_descriptors,
-    rescaled,
     share_within,
     viewpoint,
 )
 from geossl.geometry.pixels import sample_at_pixels, size_of
+from geossl.geometry.transforms import resize_pixels
 from geossl.networks.blocks import Encoder
 from geossl.networks.handover import read_encoder_info
 from geossl.networks.pyramid_encoder import build_any_encoder
@@ -212,7 +212,7 @@ def depth_r2(candidate: Candidate, depths: list[DepthItem], size: Size) -> float
     x, y = [], []
     for item in depths:
         maps = candidate.maps(item.image)
-        at = rescaled(item.here, size, size_of(maps))
+        at = resize_pixels(item.here, size, size_of(maps))
         x.append(sample_at_pixels(maps, at.T[None, :, None])[0, :, 0].T)
         y.append(item.value)
     half = len(x) // 2

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from geossl.commands.evaluate import Progress, Result, folder_for
-from geossl.commands.trained_on import evaluated_samples, leak_note, training_of
+from geossl.commands.trained_on import leaks_of
 from geossl.config import AnySource, Data, parse_source
 from geossl.data.build import build_samples
 from geossl.data.samples import DataError
@@ -63,7 +63,7 @@ def evaluate_scene_flow(
     full |= {"data": data, "command": command, "model": None if model is None else str(model)}
     if model is not None:
         row["predictions"] = "predicted by the model"
-        note = leak_note(training_of(model), evaluated_samples(source, {item.name for item in items}))
+        note = leaks_of(model, source, {item.name for item in items})
         row = note.annotated(row)
         full["leaks"] = note.to_json()
     return Result([row], full | {"row": row})

@@ -97,6 +97,11 @@ def leak_note(training: Training, test: Iterable[Sample]) -> LeakNote:
     return LeakNote(leaks(training.samples, test) if training.samples else None, training.unknown)
 
 
+def leaks_of(model: str | Path, source: AnySource, names: Iterable[str]) -> LeakNote:
+    """What a model's training shares with the named images of a source."""
+    return leak_note(training_of(model), evaluated_samples(source, names))
+
+
 def evaluated_samples(source: AnySource, names: Iterable[str] | None = None) -> list[Sample]:
     """The target frames of a source; only those of the given names, where some are given."""
     wanted = None if names is None else frozenset(names)

@@ -27,9 +27,8 @@ from geossl.config import Augment, Train
 from geossl.data.augment import augment
 from geossl.engine.distributed import pick_device
 from geossl.engine.meter import memory_mb
-from geossl.engine.model_folder import without_pretrained
 from geossl.engine.train import arrange, autocast, make_optimizer
-from geossl.methods import build_method
+from geossl.methods import build_method, without_pretrained
 from geossl.methods.method import Method
 from geossl.types import Batch, Frame
 

@@ -26,13 +26,12 @@ from geossl.engine.distributed import World, world_of
 from geossl.engine.health import Health, depth_bounds
 from geossl.engine.log import Log
 from geossl.engine.meter import Meter
-from geossl.engine.model_folder import without_pretrained
 from geossl.engine.nonfinite import non_finite_error
 from geossl.engine.run_folder import best_path, last_path, open_run
 from geossl.engine.schedule import learning_rate
 from geossl.engine.stop import StopRequest
 from geossl.engine.validate import Validation, configured_validation, headline, validate
-from geossl.methods import build_method
+from geossl.methods import build_method, without_pretrained
 from geossl.methods.method import Method
 from geossl.networks.handover import origin
 from geossl.networks.weights import read_model_weights

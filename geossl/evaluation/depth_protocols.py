@@ -5,11 +5,12 @@ Every step is a field, every field is printed with every result, and none is cho
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from geossl.evaluation.protocol_names import check_protocol_name
 
 Scaling = Literal["none", "median", "factor"]
 TruthKind = Literal["given", "lidar_z", "eigen_velo_forward", "eigen_z", "improved", "disparity"]
@@ -155,10 +156,7 @@ def get_protocol(
     Raises:
         ValueError: If a name is unknown; names the closest.
     """
-    if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown protocol '{name}'.{hint} Known: {', '.join(PROTOCOLS)}.")
+    check_protocol_name(name, PROTOCOLS)
     published = protocol = PROTOCOLS[name]
     if scaling == "none":
         protocol = replace(protocol, scaling="none")

@@ -17,6 +17,7 @@ from torch import Tensor
 from geossl.geometry.affine import affine_image, similarity
 from geossl.geometry.pixels import pixel_grid, sample_at_pixels, size_of
 from geossl.geometry.precision import float32_island
+from geossl.geometry.transforms import resize_pixels
 
 ZOOM, ROTATION_DEG = 1.25, 10.0  # of the change of viewpoint
 Size = tuple[int, int]
@@ -53,7 +54,7 @@ def places_of(flow: Tensor, valid: Tensor, size: Size) -> Places:
     inside = (there[0] >= 0) & (there[0] <= w - 1) & (there[1] >= 0) & (there[1] <= h - 1)
     v, u = (valid & inside).nonzero().unbind(1)
     here = torch.stack([u, v], 1).float()
-    return Places(rescaled(here, (h, w), size), rescaled(there[:, v, u].T.float(), (h, w), size))
+    return Places(resize_pixels(here, (h, w), size), resize_pixels(there[:, v, u].T.float(), (h, w), size))
 
 
 def viewpoint(image: Tensor) -> tuple[Tensor, Places]:
@@ -130,7 +131,7 @@ def matched(first: Tensor, second: Tensor, here: Tensor, size: Size, along_row: 
         (N, 2) pixels of the second image, middles of its map's cells.
     """
     cells = size_of(second)
-    at = rescaled(here, size, cells)
+    at = resize_pixels(here, size, cells)
     query = sample_at_pixels(first[None], at.T[None, :, None])[0, :, 0].T  # (N, D)
     scores = (query @ second.flatten(1)).unflatten(1, cells)  # (N, h, w)
     if along_row:
@@ -139,15 +140,9 @@ def matched(first: Tensor, second: Tensor, here: Tensor, size: Size, along_row: 
     else:
         best = scores.flatten(1).argmax(1)
         row, column = torch.div(best, cells[1], rounding_mode="floor"), best % cells[1]
-    return rescaled(torch.stack([column, row], 1).to(here), cells, size)
+    return resize_pixels(torch.stack([column, row], 1).to(here), cells, size)
 
 
 def share_within(found: Tensor, there: Tensor, px: float) -> float:
     """Share of (N, 2) places found within `px` pixels of the true ones; NaN where there is none."""
     return float(((found - there).norm(dim=1) <= px).double().mean())
-
-
-def rescaled(pixels: Tensor, from_size: Size, to_size: Size) -> Tensor:
-    """(N, 2) pixels (u, v) of an image of (height, width) after resizing: (x + 0.5) s - 0.5."""
-    scale = pixels.new_tensor([to_size[1] / from_size[1], to_size[0] / from_size[0]])
-    return (pixels + 0.5) * scale - 0.5

@@ -6,9 +6,10 @@ the mean of the images' own figures, which counts an image with few labelled pix
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
+
+from geossl.evaluation.protocol_names import check_protocol_name
 
 Average = Literal["pooled", "per_image"]
 
@@ -83,8 +84,5 @@ def get_flow_protocol(name: str) -> FlowProtocol:
     Raises:
         ValueError: If it is unknown; names the closest.
     """
-    if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown protocol '{name}'.{hint} Known for flow: {', '.join(PROTOCOLS)}.")
+    check_protocol_name(name, PROTOCOLS, " for flow")
     return PROTOCOLS[name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geossl.formats.errors import FormatError
+from geossl.evaluation.truth import of_image_size
 from geossl.formats.files import FileRef
 from geossl.formats.flo import decode_flo
 from geossl.formats.image import decode_grey
@@ -57,21 +57,24 @@ def load_flow_truth(truth: FlowTruth) -> FlowLabels:
         flow = np.ascontiguousarray(labels.flow.transpose(1, 2, 0))  # (H, W, 2)
         valid = labels.flow_valid_occ & np.isfinite(flow).all(axis=2)
         return FlowLabels(
-            _of_size(flow, truth, truth.flow), valid, labels.visible_next, np.where(labels.static, 0, labels.objects)
+            of_image_size(flow, truth.size, truth.flow),
+            valid,
+            labels.visible_next,
+            np.where(labels.static, 0, labels.objects),
         )
     if truth.kind == "kitti_png":
         flow, valid = decode_flow_png(truth.flow.read(), where)
     else:
         flow = decode_flo(truth.flow.read(), where)
         valid = np.asarray(np.isfinite(flow).all(axis=2))
-    flow = _of_size(flow, truth, truth.flow)
+    flow = of_image_size(flow, truth.size, truth.flow)
     visible: np.ndarray | None = None
     visible_flow = None
     if truth.visible_only:
         visible = valid
     elif truth.visible_flow is not None:
         visible_flow, visible = decode_flow_png(truth.visible_flow.read(), str(truth.visible_flow))
-        _of_size(visible, truth, truth.visible_flow)
+        of_image_size(visible, truth.size, truth.visible_flow)
     elif truth.occlusions is not None:
         visible = np.equal(_grey(truth.occlusions, truth), 0)
     if truth.invalid is not None:
@@ -81,13 +84,4 @@ def load_flow_truth(truth: FlowTruth) -> FlowLabels:
 
 
 def _grey(ref: FileRef, truth: FlowTruth) -> np.ndarray:
-    return _of_size(decode_grey(ref.read(), str(ref)), truth, ref)
-
-
-def _of_size(values: np.ndarray, truth: FlowTruth, ref: FileRef) -> np.ndarray:
-    width, height = truth.size
-    if values.shape[:2] != (height, width):
-        raise FormatError(
-            str(ref), f"is {values.shape[1]}x{values.shape[0]}, but its image is {width}x{height}; unpack it again."
-        )
-    return values
+    return of_image_size(decode_grey(ref.read(), str(ref)), truth.size, ref)

@@ -7,13 +7,13 @@ DIR/flow/<name>.png      flow to the second image, KITTI's 16 bits (or .flo, or 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from geossl.evaluation.flow_files import find_flow, read_flow, unique_ends
+from geossl.evaluation.protocol_names import check_protocol_name
 from geossl.evaluation.scene_flow import SceneFlowScores, score_scene_flow_image
 from geossl.evaluation.scene_flow_truth import SceneFlowLabels, SceneFlowMaps
 from geossl.evaluation.score_files import find_prediction, read_prediction
@@ -37,10 +37,7 @@ class SceneFlowItem(NamedTuple):
 
 def check_protocol(name: str) -> None:
     """Raises ValueError if there is no protocol of that name; names the closest."""
-    if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown protocol '{name}'.{hint} Known for scene flow: {', '.join(PROTOCOLS)}.")
+    check_protocol_name(name, PROTOCOLS, " for scene flow")
 
 
 def read_scene_flow(paths: Sequence[Path]) -> SceneFlowMaps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geossl.formats.errors import FormatError
+from geossl.evaluation.truth import of_image_size
 from geossl.formats.files import FileRef
 from geossl.formats.image import decode_grey
 from geossl.formats.kitti_png import decode_disparity_png, decode_flow_png
@@ -97,7 +97,9 @@ def load_scene_flow_truth(truth: SceneFlowTruth) -> SceneFlowLabels:
     if truth.kind == "street":
         labels = decode_labels(truth.disparity.read(), str(truth.disparity))
         flow = np.where(labels.valid, labels.flow, np.float32("nan")).transpose(1, 2, 0)  # (H, W, 2)
-        maps = SceneFlowMaps(_of_size(labels.disparity_px, truth, truth.disparity), labels.disparity_px_next, flow)
+        maps = SceneFlowMaps(
+            of_image_size(labels.disparity_px, truth.size, truth.disparity), labels.disparity_px_next, flow
+        )
         visible = {"d1": labels.visible_right, "d2": labels.visible_next, "fl": labels.visible_next}
         return SceneFlowLabels(maps, labels.K, labels.baseline_m, np.where(labels.static, 0, labels.objects), visible)
     assert truth.disparity_next is not None and truth.flow is not None
@@ -111,23 +113,16 @@ def load_scene_flow_truth(truth: SceneFlowTruth) -> SceneFlowLabels:
         seen = SceneFlowMaps(_disparity(first, truth), _disparity(second, truth), _flow(flow_ref, truth)).there()
     objects = None
     if truth.object_map is not None:
-        objects = _of_size(decode_grey(truth.object_map.read(), str(truth.object_map)), truth, truth.object_map)
+        objects = of_image_size(
+            decode_grey(truth.object_map.read(), str(truth.object_map)), truth.size, truth.object_map
+        )
     return SceneFlowLabels(maps, truth.K, truth.baseline_m, objects, seen)
 
 
 def _disparity(ref: FileRef, truth: SceneFlowTruth) -> np.ndarray:
-    return _of_size(decode_disparity_png(ref.read(), str(ref)), truth, ref)
+    return of_image_size(decode_disparity_png(ref.read(), str(ref)), truth.size, ref)
 
 
 def _flow(ref: FileRef, truth: SceneFlowTruth) -> np.ndarray:
     flow, valid = decode_flow_png(ref.read(), str(ref))
-    return _of_size(np.where(valid[..., None], flow, np.float32("nan")), truth, ref)
-
-
-def _of_size(values: np.ndarray, truth: SceneFlowTruth, ref: FileRef) -> np.ndarray:
-    width, height = truth.size
-    if values.shape[:2] != (height, width):
-        raise FormatError(
-            str(ref), f"is {values.shape[1]}x{values.shape[0]}, but its image is {width}x{height}; unpack it again."
-        )
-    return values
+    return of_image_size(np.where(valid[..., None], flow, np.float32("nan")), truth.size, ref)

@@ -8,6 +8,7 @@ import numpy as np
 
 from geossl.evaluation.lidar import velodyne_to_depth, velodyne_to_depth_eigen
 from geossl.formats.errors import FormatError
+from geossl.formats.files import FileRef
 from geossl.formats.image import decode_image
 from geossl.formats.kitti_png import decode_depth_png, decode_disparity_png
 from geossl.formats.truth import Truth
@@ -38,7 +39,7 @@ def load_depth_truth(truth: Truth, projection: Literal["exact", "eigen", "eigen_
         depth: Literal["velo_forward", "z"] = "velo_forward" if projection == "eigen" else "z"
         return velodyne_to_depth_eigen(points, truth.calibration, truth.camera, truth.size, depth)
     if truth.kind == "depth_png":
-        return _of_size(decode_depth_png(truth.file.read(), where), truth)
+        return of_image_size(decode_depth_png(truth.file.read(), where), truth.size, truth.file)
     disparity_px = load_disparity_truth(truth)
     if truth.baseline_m is None:
         raise ValueError(f"{where}: disparity needs the baseline to become a depth map.")
@@ -65,7 +66,7 @@ def load_disparity_truth(truth: Truth, visible_only: bool = False) -> np.ndarray
     ref = truth.visible_disparity if visible_only else truth.file
     if ref is None:
         raise ValueError(f"{truth.file} has no map of the visible pixels beside it; unpack disp_noc.")
-    return _of_size(decode_disparity_png(ref.read(), str(ref)), truth)
+    return of_image_size(decode_disparity_png(ref.read(), str(ref)), truth.size, truth.file)
 
 
 def load_object_map(truth: Truth) -> np.ndarray | None:
@@ -75,11 +76,15 @@ def load_object_map(truth: Truth) -> np.ndarray | None:
     return decode_image(truth.object_map.read(), str(truth.object_map))[..., 0] > 0
 
 
-def _of_size(values: np.ndarray, truth: Truth) -> np.ndarray:
-    width, height = truth.size
-    if values.shape != (height, width):
+def of_image_size(values: np.ndarray, size: tuple[int, int], ref: FileRef) -> np.ndarray:
+    """The map, (height, width, ...), if it has its image's size (width, height).
+
+    Raises:
+        FormatError: If not; names the file.
+    """
+    width, height = size
+    if values.shape[:2] != (height, width):
         raise FormatError(
-            str(truth.file),
-            f"is {values.shape[1]}x{values.shape[0]}, but its image is {width}x{height}; unpack it again.",
+            str(ref), f"is {values.shape[1]}x{values.shape[0]}, but its image is {width}x{height}; unpack it again."
         )
     return values

@@ -27,6 +27,17 @@ def resize_K(K: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) ->
     return scale @ K
 
 
+def resize_pixels(pixels: Tensor, from_size: tuple[int, int], to_size: tuple[int, int], dim: int = 1) -> Tensor:
+    """Pixels (u, v) along `dim` of an image of `from_size` (height, width) -> of the same image resized to `to_size`.
+
+    Convention: pixel 7.5 of 16 columns is pixel 1.5 of 4.
+    """
+    shape = [1] * pixels.ndim
+    shape[dim] = 2
+    scale = pixels.new_tensor([to_size[1] / from_size[1], to_size[0] / from_size[0]]).view(shape)
+    return (pixels + 0.5) * scale - 0.5
+
+
 def crop_K(K: Tensor, top: int, left: int) -> Tensor:
     """(..., 3, 3) after rows above `top` and columns before `left` are cut off."""
     shift = K.new_tensor([[1, 0, -left], [0, 1, -top], [0, 0, 1]])

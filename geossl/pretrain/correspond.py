@@ -103,13 +103,3 @@ def from_flow(flow: Tensor, backward_flow: Tensor) -> tuple[Tensor, Tensor]:
             does not lead back, the pixel is hidden.
     """
     return pixel_grid_like(flow) + flow, forward_backward_check(flow, backward_flow)
-
-
-@float32_island
-def at_features(pixels: Tensor, image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
-    """(B, 2, h, w) image pixels as coordinates of a feature map of the same picture, pixel areas aligned.
-
-    Convention: pixel 7.5 of 16 columns is feature 1.5 of 4.
-    """
-    scale = pixels.new_tensor([feature_size[1] / image_size[1], feature_size[0] / image_size[0]]).view(1, 2, 1, 1)
-    return (pixels + 0.5) * scale - 0.5

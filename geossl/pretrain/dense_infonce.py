@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from geossl.geometry.pixels import sample_at_pixels, size_of
+from geossl.geometry.transforms import resize_pixels
 from geossl.losses.reduction import share_of
-from geossl.pretrain.correspond import at_features
 from geossl.pretrain.heads import DenseHead, mlp, pooled
 from geossl.pretrain.method import Pretraining, PretrainingOptions, embedding_health
 from geossl.pretrain.objectives import dense_info_nce, nt_xent
@@ -111,7 +111,7 @@ class DenseInfoNCE(Pretraining):
         valid = sample_at_pixels(pair.valid.float(), here) > 0.999  # places are pixels, up to rounding
         first, second = maps.chunk(2)
         query, key = (
-            sample_at_pixels(x, at_features(places, size, size_of(x))).squeeze(2).transpose(1, 2).flatten(0, 1)
+            sample_at_pixels(x, resize_pixels(places, size, size_of(x))).squeeze(2).transpose(1, 2).flatten(0, 1)
             for x, places in ((first, here), (second, xy))
         )
         return query, key, xy[:, :, 0], valid.flatten()

@@ -21,10 +21,10 @@ from geossl.evaluation.encoder_matching import (
     matched,
     patch_descriptors,
     places_of,
-    rescaled,
     share_within,
     viewpoint,
 )
+from geossl.geometry.transforms import resize_pixels
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -65,9 +65,9 @@ def test_linear_classification_separates_what_is_separable() -> None:
 
 
 def test_rescaled_aligns_areas() -> None:
-    found = rescaled(torch.tensor([[0.0, 3.0]]), (4, 8), (8, 4))
+    found = resize_pixels(torch.tensor([[0.0, 3.0]]), (4, 8), (8, 4))
     assert found.tolist() == [[-0.25, 6.5]]
-    assert torch.allclose(rescaled(found, (8, 4), (4, 8)), torch.tensor([[0.0, 3.0]]))
+    assert torch.allclose(resize_pixels(found, (8, 4), (4, 8)), torch.tensor([[0.0, 3.0]]))
 
 
 def test_places_leave_out_what_goes_outside() -> None:

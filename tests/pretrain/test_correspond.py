@@ -8,9 +8,8 @@ import torch
 from geossl.data.synthetic.example import street_example
 from geossl.geometry.affine import affine_image
 from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels
-from geossl.geometry.transforms import flip_batch, flip_flow
+from geossl.geometry.transforms import flip_batch, flip_flow, resize_pixels
 from geossl.pretrain.correspond import (
-    at_features,
     from_depth_and_motion,
     from_disparity,
     from_flow,
@@ -131,7 +130,7 @@ def test_views_without_limits_are_the_image() -> None:
 
 def test_at_features_aligns_areas() -> None:
     pixels = torch.tensor([7.5, 0.0]).view(1, 2, 1, 1)
-    assert at_features(pixels, (8, 16), (2, 4)).flatten().tolist() == [1.5, -0.375]
+    assert resize_pixels(pixels, (8, 16), (2, 4)).flatten().tolist() == [1.5, -0.375]
 
 
 def test_moments_join_cameras_and_part_drives() -> None:
