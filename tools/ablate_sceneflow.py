@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import FLOW_TRAIN, Scores, Study, parser, run_folder, run_studies
+from ablation import FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
 
 from geossl.commands.evaluate_scene_flow import evaluate_scene_flow
 from geossl.config import merge
@@ -54,7 +54,7 @@ DEPTH = {
 }
 FLOW = {
     "method": "arflow",
-    "model": {"width": 0.5, "normalize_costs": True, "census_from": 0.3, "augmentation_from": 0.5},
+    "model": NARROW_ARFLOW,
     "data": {"source_offsets": [1]},
     "train": {"steps": 550},
 }
