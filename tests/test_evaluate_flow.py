@@ -150,7 +150,7 @@ def test_a_models_files_are_predicted_scored_and_removed(
 
     monkeypatch.setattr("geossl.predict.predict_flow", predict)
     monkeypatch.setattr(
-        "geossl.commands.evaluate_flow.training_of", lambda model: Training((), ("its data are not here",))
+        "geossl.commands.trained_on.training_of", lambda model: Training((), ("its data are not here",))
     )
     result = evaluate_flow(spec(kitti), "kitti2015", model=tmp_path / "model")
     assert result.rows[0]["epe_all_pooled"] == 3 and result.rows[0]["leaks"] == "unknown (its data are not here)"
