@@ -10,8 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geossl.geometry.precision import float32_island
+from geossl.kernels.appearance import jitter_fits, jittered
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision's rgb_to_grayscale
+
+
+def jitter(image: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue, one after the other.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        factors: (4, B) as the four functions below take them.
+    """
+    if jitter_fits(image):
+        return jittered(image, factors)
+    brightness, contrast, saturation, hue = factors
+    image = adjust_saturation(adjust_contrast(adjust_brightness(image, brightness), contrast), saturation)
+    return adjust_hue(image, hue)
 
 
 def adjust_brightness(image: Tensor, factor: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ BASE = {"types", "config", "geometry", "formats", "appearance"}
 ALLOWED = {
     "config": {"methods"},  # inside functions only: the schema of a method's options
     "types": set(),
-    "geometry": {"types"},
-    "appearance": {"geometry"},
+    "geometry": {"types", "kernels"},
+    "appearance": {"geometry", "kernels"},
     "losses": {"types", "geometry", "kernels"},
     "kernels": {"types", "geometry"},
     "networks": {"types", "config", "geometry", "losses", "kernels"},
@@ -22,7 +22,7 @@ ALLOWED = {
     "pretrain": {"types", "config", "geometry", "appearance", "losses", "kernels", "networks", "methods"},
     "formats": {"types", "geometry"},
     "data": BASE,
-    "evaluation": BASE,
+    "evaluation": {*BASE, "kernels"},
     "visualize": set(),
     "visualize_points": {"visualize"},
     "report": {"visualize", "formats"},

@@ -13,7 +13,7 @@ from geossl.benchmark.plain import PlainModules
 from geossl.benchmark.samples import KITTI_SIZE, street
 from geossl.data.synthetic.write import DATE, drive_name
 from geossl.evaluation.depth import METRICS, score_depth
-from geossl.evaluation.depth_protocols import get_protocol
+from geossl.evaluation.depth_protocols import get_protocol, scored_truth
 from geossl.evaluation.lidar import velodyne_to_depth_eigen
 from geossl.formats.calibration import read_kitti_raw_calibration
 from geossl.formats.velodyne import read_velodyne
@@ -31,6 +31,8 @@ def evaluation_contests(
 ) -> list[Contest]:
     """A contest of scoring and one of projecting.
 
+    Truth is loaded before: on the plain side a dense map, on geossl's the pixels that are scored.
+
     Args:
         plain: The plain implementation.
         folder: Empty, for a street.
@@ -39,7 +41,7 @@ def evaluation_contests(
     """
     street(folder, SCANS, file_size)
     scans = sorted((folder / DATE / drive_name(0) / "velodyne_points" / "data").glob("*.bin"))
-    points = [read_velodyne(path) for path in scans]
+    points = [whole_turn(read_velodyne(path)) for path in scans]
     calibration = read_kitti_raw_calibration(folder / DATE)
     height, width = file_size
 
@@ -50,9 +52,11 @@ def evaluation_contests(
     rng = np.random.default_rng(0)
     inverse = [rng.uniform(0.02, 0.5, size).astype(np.float32) for _ in range(IMAGES)]
     depths = [1 / values for values in inverse]
+    protocol = get_protocol("eigen")
+    scored = [scored_truth(truth, protocol) for truth in truths]
 
     def our_scores() -> list[float]:
-        means = score_depth(depths, truths, get_protocol("eigen")).means()
+        means = score_depth(depths, scored, protocol).means()
         return [means[name] for name in METRICS]
 
     scoring: dict[str, Callable[[], Any]] = {OURS: our_scores}
@@ -66,3 +70,9 @@ def evaluation_contests(
         Contest(f"Eigen scoring, {name}", scoring, goal=12, tolerance=1e-6, count=IMAGES),
         Contest(f"LiDAR to depth map, {name}", maps, goal=8, tolerance=0.0, count=len(points)),
     ]
+
+
+def whole_turn(points: np.ndarray) -> np.ndarray:
+    """A scan of what lies ahead, (N, 4), three times more to the left, behind and to the right, as a LiDAR sees it."""
+    x, y, *others = points.T
+    return np.concatenate([np.stack([a, b, *others], 1) for a, b in ((x, y), (-y, x), (-x, -y), (y, -x))])

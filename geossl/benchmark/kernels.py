@@ -1,7 +1,8 @@
-"""The hot functions: photometric objective, census, correlation, forward-backward check, range map."""
+"""The hot functions: photometric objective, census, correlation, lookup, forward-backward check, range map."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ from geossl.benchmark.contest import OURS, PLAIN, TORCH, Contest
 from geossl.benchmark.plain import PlainModules
 from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_depth
 from geossl.geometry.motion import motion_from_axis_angle
+from geossl.geometry.pixels import pixel_grid
 from geossl.geometry.transforms import area_reduced, upsample
 from geossl.geometry.visibility import forward_backward_check, range_map
 from geossl.losses.census import census_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.reprojection import Criterion, Reprojection
 from geossl.networks.correlation import correlation
+from geossl.networks.raft import lookup_in
 from geossl.types import Frame
 
 Work = Callable[[], Any]
@@ -28,6 +31,7 @@ FLOW_SIZE = 320, 832
 FEATURES = ((64, 80, 208), (128, 20, 52))  # channels and size of two levels of PWC-Net at FLOW_SIZE
 DISPLACEMENT = 4
 MAX_FLOW_PX = 16.0
+LOOKUPS, LEVELS, RADIUS = 12, 4, 4  # of RAFT
 
 
 def kernel_contests(
@@ -51,6 +55,7 @@ def kernel_contests(
     contests = [photometric_contest(plain, device, batch, *size)]
     contests += [census_contest(plain, device, batch, *flow_size, radius) for radius in (3, 1)]
     contests += [correlation_contest(plain, device, (batch, *shape)) for shape in features]
+    contests.append(lookup_contest(plain, device, *(math.ceil(edge / 8) for edge in flow_size)))
     return contests + visibility_contests(plain, device, (batch, 2, *flow_size))
 
 
@@ -134,6 +139,32 @@ def correlation_contest(plain: PlainModules | None, device: torch.device, shape:
         work = with_gradients(lambda: (plain.flow.correlation(a, b, DISPLACEMENT) * weight).mean(), [a, b])
         sides = {PLAIN: work, **sides}
     return Contest(f"correlation 9x9, {'x'.join(map(str, shape))}", sides, goal=20, tolerance=1e-4)
+
+
+def lookup_contest(plain: PlainModules | None, device: torch.device, height: int, width: int) -> Contest:
+    """What RAFT looks up in a step with one pair of images, with the gradient to the pyramid of correlations."""
+    g = torch.Generator().manual_seed(4)
+    volume = torch.randn(height * width, 1, height, width, generator=g).to(device).requires_grad_()
+    pyramid = [volume]
+    for _ in range(LEVELS - 1):
+        pyramid.append(F.avg_pool2d(pyramid[-1].detach(), 2).requires_grad_())
+    places = pixel_grid(height, width, device) + MAX_FLOW_PX / 8 * torch.randn(
+        LOOKUPS, 1, 2, height, width, generator=g
+    ).to(device)
+    weight = torch.randn(1, LEVELS * (2 * RADIUS + 1) ** 2, height, width, generator=g).to(device)
+
+    def ours() -> Tensor:
+        look_up = lookup_in(pyramid, RADIUS)
+        return torch.stack([(look_up(p) * weight).mean() for p in places]).sum()
+
+    def theirs() -> Tensor:
+        assert plain is not None
+        return torch.stack([(plain.flow.lookup(pyramid, p, RADIUS) * weight).mean() for p in places]).sum()
+
+    sides = own_sides(with_gradients(ours, pyramid))
+    if plain is not None:
+        sides = {PLAIN: with_gradients(theirs, pyramid), **sides}
+    return Contest(f"{LOOKUPS} lookups of RAFT, 1x{height}x{width}", sides, goal=3, tolerance=1e-4)
 
 
 def visibility_contests(

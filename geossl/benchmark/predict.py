@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,26 @@ from geossl.methods import build_method
 from geossl.predict import predict_depth
 
 IMAGES = 48  # so many that loading the model hardly counts
-GOAL_FP32 = 1.8
+GOALS = {"fp32": 1.8, "bf16": 7.0}
+
+
+def export_contests(plain: PlainModules | None, folder: Path, device: torch.device, **given: Any) -> list[Contest]:
+    """`export_contest` on torch, and on the CPU on OpenVINO in both precisions, where it is installed."""
+    ways = [("torch", "fp32")]
+    if device.type == "cpu" and find_spec("openvino") is not None:
+        ways += [("openvino", "fp32"), ("openvino", "bf16")]
+    return [
+        export_contest(plain, folder / f"{runtime}_{precision}", device, runtime, precision, **given)
+        for runtime, precision in ways
+    ]
 
 
 def export_contest(
     plain: PlainModules | None,
     folder: Path,
     device: torch.device,
+    runtime: str = "torch",
+    precision: str = "fp32",
     batch: int = 4,
     size: tuple[int, int] = (192, 640),
     file_size: tuple[int, int] = KITTI_SIZE,
@@ -45,6 +59,7 @@ def export_contest(
         plain: The plain implementation.
         folder: Empty, for images, model and results.
         device: Of the network.
+        runtime, precision: Of geossl's side, see `predict_depth`.
         batch: Images at a time on geossl's side.
         size: (height, width) that the network sees.
         file_size: (height, width) of the files.
@@ -62,7 +77,15 @@ def export_contest(
         out = folder / "ours"
         kinds = ("npy", "color")
         predict_depth(
-            model, str(files[0].parent), out, save=kinds, device=device.type, batch_size=batch, overwrite=True
+            model,
+            str(files[0].parent),
+            out,
+            save=kinds,
+            device=device.type,
+            batch_size=batch,
+            runtime=runtime,
+            precision=precision,
+            overwrite=True,
         )
         return [read_npy(out / "npy" / f"{path.stem}.npy") for path in files[:3]]
 
@@ -80,8 +103,8 @@ def export_contest(
     if plain is not None:
         checks = {PLAIN: theirs(Image.Resampling.BILINEAR), OURS: ours}
         sides = {PLAIN: theirs(Image.Resampling.LANCZOS), OURS: ours}
-    part = f"depth export, fp32, {width}x{height} of {file_size[1]}x{file_size[0]}"
-    return Contest(part, sides, GOAL_FP32, tolerance=1e-2, checks=checks, count=images)
+    part = f"depth export, {runtime} {precision}, {width}x{height} of {file_size[1]}x{file_size[0]}"
+    return Contest(part, sides, GOALS[precision], tolerance=1e-2, checks=checks, count=images)
 
 
 def untrained_model(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
@@ -90,6 +113,7 @@ def untrained_model(folder: Path, size: tuple[int, int]) -> tuple[Path, Path]:
     experiment = parse_experiment(values)
     torch.manual_seed(0)
     method = build_method(experiment.method, experiment.model)
+    folder.mkdir(parents=True, exist_ok=True)
     model, weights = folder / "model.safetensors", folder / "weights.pth"
     save_checkpoint(model, method, torch.optim.Adam(method.parameters()), experiment, {"step": 0})
     torch.save(method.state_dict(), weights)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from geossl.appearance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+from geossl.appearance import jitter
 from geossl.config import Augment
 from geossl.data.sampler import keyed_generator
 from geossl.geometry.transforms import flip_batch
@@ -65,18 +65,13 @@ def augment(batch: Batch, options: Augment, seed: int, epoch: int) -> Batch:
     if not len(chosen):
         return batch
     where = torch.from_numpy(chosen).to(device)
-    factors = np.stack([drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue])[:, chosen]
-    brightness, contrast, saturation, hue = torch.from_numpy(factors).float().to(device)
+    drawn_factors = np.stack([drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue])[:, chosen]
+    factors = torch.from_numpy(drawn_factors).float().to(device)
 
-    def jitter(frame: Frame) -> Frame:
-        image = frame.image[where]
-        image = adjust_brightness(image, brightness)
-        image = adjust_contrast(image, contrast)
-        image = adjust_saturation(image, saturation)
-        image = adjust_hue(image, hue)
-        return replace(frame, jittered=frame.image.index_copy(0, where, image))
+    def recolour(frame: Frame) -> Frame:
+        return replace(frame, jittered=frame.image.index_copy(0, where, jitter(frame.image[where], factors)))
 
-    return batch.map_frames(jitter)
+    return batch.map_frames(recolour)
 
 
 def to_float(batch: Batch) -> Batch:

@@ -14,9 +14,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from geossl.evaluation.depth_protocols import PROTOCOLS, DepthProtocol, get_protocol, scored_pixels
+from geossl.evaluation.depth_protocols import (
+    PROTOCOLS,
+    DepthProtocol,
+    ScoredTruth,
+    get_protocol,
+    scored_pixels,
+    scored_truth,
+)
 from geossl.evaluation.row_predictor import fit_row_predictor, predict_rows, protocol_truth
 from geossl.evaluation.stereo import D1Counts, average_d1, count_d1
+from geossl.kernels.evaluation import evaluation_kernels_run, resized_at
 
 __all__ = [
     "METRICS",
@@ -24,6 +32,7 @@ __all__ = [
     "DepthProtocol",
     "DepthScores",
     "ImageScore",
+    "ScoredTruth",
     "collect_scores",
     "depth_metrics",
     "fit_row_predictor",
@@ -34,9 +43,11 @@ __all__ = [
     "score_depth",
     "score_image",
     "scored_pixels",
+    "scored_truth",
 ]
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
+BY_OBJECT = ("abs_rel_bg", "abs_rel_fg")  # with an object map: where nothing moves by itself, and on what does
 
 
 def depth_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -62,16 +73,16 @@ def depth_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]
             f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same, not empty."
         )
     p, g = prediction.astype(np.float64), truth.astype(np.float64)
-    error = p - g
-    ratio = np.maximum(p / g, g / p)
+    error, quotient = np.abs(p - g), p / g
+    relative, log_ratio = error / g, np.log(quotient)
+    ratio = np.maximum(quotient, g / p)
+    n = len(g)
     return {
-        "abs_rel": float(np.mean(np.abs(error) / g)),
-        "sq_rel": float(np.mean(error**2 / g)),
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "rmse_log": float(np.sqrt(np.mean((np.log(p) - np.log(g)) ** 2))),
-        "delta1": float(np.mean(ratio < 1.25)),
-        "delta2": float(np.mean(ratio < 1.25**2)),
-        "delta3": float(np.mean(ratio < 1.25**3)),
+        "abs_rel": float(np.mean(relative)),
+        "sq_rel": float(np.mean(relative * error)),
+        "rmse": float(np.sqrt(error @ error / n)),
+        "rmse_log": float(np.sqrt(log_ratio @ log_ratio / n)),
+        **{f"delta{i}": np.count_nonzero(ratio < 1.25**i) / n for i in (1, 2, 3)},
     }
 
 
@@ -83,7 +94,7 @@ class ImageScore:
         name: Of the image.
         pixels: How many were scored.
         ratio: median(truth) / median(prediction) over them, before any scaling.
-        metrics: By the names of `METRICS`.
+        metrics: By the names of `METRICS`, and of `BY_OBJECT` where there is an object map with such pixels.
         d1: Counts of disparity outliers, where the protocol asks and the camera is known.
         resized_from: (height, width) of the prediction where it was resized, else None.
     """
@@ -117,8 +128,11 @@ class DepthScores:
     warnings: tuple[str, ...] = ()
 
     def means(self) -> dict[str, float]:
-        """Each metric's mean over the images, and D1 in percent where it was counted."""
+        """Each metric's mean over the images that have it, and D1 in percent where it was counted."""
         means = {name: float(np.mean([image.metrics[name] for image in self.images])) for name in METRICS}
+        for name in BY_OBJECT:
+            values = [image.metrics[name] for image in self.images if name in image.metrics]
+            means |= {name: float(np.mean(values))} if values else {}
         counts = [image.d1 for image in self.images if image.d1 is not None]
         if counts and self.protocol.d1 is not None:
             means.update(average_d1(counts, self.protocol.d1))
@@ -162,22 +176,14 @@ def resize_depth(depth: np.ndarray, height: int, width: int, protocol: DepthProt
     """Brings an (h, w) depth map to the truth's size as the protocol says; the same array if it has it already."""
     if depth.shape == (height, width):
         return depth
-    inverse = protocol.resize == "inverse_depth"
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = 1 / depth if inverse else depth
-        values = np.ascontiguousarray(values, np.float32)
-        if protocol.corners_aligned:
-            u = np.linspace(0, depth.shape[1] - 1, width, dtype=np.float32)
-            v = np.linspace(0, depth.shape[0] - 1, height, dtype=np.float32)
-            resized = _sample(values, u, v)
-        else:
-            resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
-        return 1 / resized if inverse else resized
+    with np.errstate(divide="ignore"):
+        resized = _resized(depth, height, width, protocol)
+        return 1 / resized if protocol.resize == "inverse_depth" else resized
 
 
 def score_image(
     prediction: np.ndarray,
-    truth: np.ndarray,
+    truth: np.ndarray | ScoredTruth,
     protocol: DepthProtocol,
     name: str = "",
     *,
@@ -188,50 +194,57 @@ def score_image(
 
     Args:
         prediction: (h, w) positive z-depth, metres or up to scale.
-        truth: (H, W) z-depth in metres, 0 where unknown.
+        truth: (H, W) z-depth in metres, 0 where unknown; or what `scored_truth` made of it.
         protocol: How to score.
         name: For messages.
         fx_baseline: Focal length times baseline at the truth's size, in pixel metres; needed for D1.
-        objects: (H, W) object map, > 0 on moving objects, to split D1 into background and foreground.
+        objects: (H, W) object map, > 0 on moving objects, to split AbsRel and D1 into background and foreground.
 
     Returns:
         The scores, or None where the protocol leaves no truth to score.
 
     Raises:
-        ValueError: If the prediction is no depth map, is transposed, or is not positive and finite where it is scored.
+        ValueError: If the prediction is no depth map, is transposed, or is not positive and finite where it is scored;
+            or if the truth was chosen by another protocol.
     """
     if prediction.ndim != 2 or 0 in prediction.shape:
         raise ValueError(f"{name}: the prediction has shape {prediction.shape}; expected one depth map (H, W).")
-    height, width = truth.shape
+    scored = scored_truth(truth, protocol)
+    height, width = scored.size
     if prediction.shape == (width, height) and height != width:
-        raise ValueError(f"{name}: the prediction is {prediction.shape}, the truth {truth.shape}; transpose it.")
-    scored = scored_pixels(truth, protocol)
-    if not scored.any():
+        raise ValueError(f"{name}: the prediction is {prediction.shape}, the truth {scored.size}; transpose it.")
+    if not len(scored.pixels):
         return None
 
-    resized = resize_depth(prediction, height, width, protocol)
-    p, g = resized[scored].astype(np.float64), truth[scored].astype(np.float64)
-    bad = ~(np.isfinite(p) & (p > 0))
-    if bad.any():
+    p = _depth_at(prediction, scored, protocol)
+    if not (p.min() > 0 and p.max() < np.inf):  # of a NaN, neither
+        bad = ~(np.isfinite(p) & (p > 0))
         raise ValueError(
             f"{name}: {int(bad.sum())} of {len(p)} scored pixels are not positive and finite (such as {p[bad][0]:g}); "
             "a depth map needs a depth in every pixel. Fill them, or score fewer images."
         )
-    median = _median(p, protocol)
-    ratio = _median(g, protocol) / median
+    ratio = _median(scored.depth, protocol) / _median(p, protocol)
     scale = {"median": ratio, "factor": protocol.factor}.get(protocol.scaling, 1.0)
     d1 = None
     if protocol.d1 is not None and fx_baseline is not None:
-        d1 = _count_d1(resized * scale, np.where(scored, truth, 0), fx_baseline, objects, protocol)
+        d1 = _count_d1(
+            resize_depth(prediction, height, width, protocol) * scale, scored, fx_baseline, objects, protocol
+        )
     least, largest = protocol.clip or (0.0, np.inf)
+    p = p.astype(np.float64)
     p = np.clip(p, least, largest) * scale if protocol.clip_before_scaling else np.clip(p * scale, least, largest)
-    resized_from = None if prediction.shape == truth.shape else (prediction.shape[0], prediction.shape[1])
-    return ImageScore(name, len(p), float(ratio), depth_metrics(p, g), d1, resized_from)
+    resized_from = None if prediction.shape == scored.size else (prediction.shape[0], prediction.shape[1])
+    metrics = depth_metrics(p, scored.depth)
+    if objects is not None:
+        if objects.shape != scored.size:
+            raise ValueError(f"{name}: the object map is {objects.shape}, the truth {scored.size}; give it that size.")
+        metrics |= _abs_rel_by_object(p, scored.depth, objects.reshape(-1)[scored.pixels] > 0)
+    return ImageScore(name, len(p), ratio, metrics, d1, resized_from)
 
 
 def score_depth(
     predictions: Iterable[np.ndarray],
-    truths: Iterable[np.ndarray],
+    truths: Iterable[np.ndarray | ScoredTruth],
     protocol: DepthProtocol,
     *,
     names: Sequence[str] | None = None,
@@ -243,7 +256,7 @@ def score_depth(
 
     Args:
         predictions: (h, w) depth maps.
-        truths: (H, W) depth maps in metres, 0 unknown.
+        truths: (H, W) depth maps in metres, 0 unknown; or what `scored_truth` made of them.
         protocol: How to score, e.g. `get_protocol("eigen", scaling="none")`.
         names: Of the images, for messages and per-image values; numbers where not given.
         fx_baselines: Focal length times baseline of each image in pixel metres, for D1.
@@ -303,18 +316,51 @@ def collect_scores(
     return DepthScores(protocol, scored, without_truth, truth_kind, details or {}, tuple(notes))
 
 
+def _abs_rel_by_object(depth: np.ndarray, truth: np.ndarray, moving: np.ndarray) -> dict[str, float]:
+    """(N,) each -> `BY_OBJECT`, without those that have no pixel."""
+    relative = np.abs(depth - truth) / truth
+    regions = zip(BY_OBJECT, (~moving, moving), strict=True)
+    return {name: float(np.mean(relative[where])) for name, where in regions if where.any()}
+
+
 def _median(values: np.ndarray, protocol: DepthProtocol) -> float:
-    if protocol.median == "lower":
-        middle = (len(values) - 1) // 2
-        return float(np.partition(values, middle)[middle])
-    return float(np.median(values))
+    middle = (len(values) - 1) // 2
+    parted = np.partition(values, middle)
+    lower = float(parted[middle])
+    if protocol.median == "lower" or len(values) % 2:
+        return lower
+    return (lower + float(parted[middle + 1 :].min())) / 2
+
+
+def _depth_at(depth: np.ndarray, scored: ScoredTruth, protocol: DepthProtocol) -> np.ndarray:
+    """(N,) values of an (h, w) depth map, brought to the truth's size, in the scored pixels."""
+    if depth.shape == scored.size:
+        return depth.reshape(-1)[scored.pixels]
+    inverse = protocol.resize == "inverse_depth"
+    if not protocol.corners_aligned and evaluation_kernels_run(depth):
+        return resized_at(depth, scored.size, scored.pixels, inverse)
+    values = _resized(depth, *scored.size, protocol).reshape(-1)[scored.pixels]
+    with np.errstate(divide="ignore"):
+        return 1 / values if inverse else values
+
+
+def _resized(depth: np.ndarray, height: int, width: int, protocol: DepthProtocol) -> np.ndarray:
+    """(height, width) float32 of what the protocol resizes, inverse depth or depth."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = 1 / depth if protocol.resize == "inverse_depth" else depth
+        values = np.ascontiguousarray(values, np.float32)
+        if protocol.corners_aligned:
+            u = np.linspace(0, depth.shape[1] - 1, width, dtype=np.float32)
+            v = np.linspace(0, depth.shape[0] - 1, height, dtype=np.float32)
+            return _sample(values, u, v)
+        return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _count_d1(
-    depth: np.ndarray, truth: np.ndarray, fx_baseline: float, objects: np.ndarray | None, protocol: DepthProtocol
+    depth: np.ndarray, scored: ScoredTruth, fx_baseline: float, objects: np.ndarray | None, protocol: DepthProtocol
 ) -> D1Counts:
-    known = truth > 0
-    truth_px = np.where(known, fx_baseline / np.where(known, truth, 1), 0)
+    truth_px = np.zeros(scored.size)
+    truth_px.reshape(-1)[scored.pixels] = fx_baseline / scored.depth.astype(np.float64)
     with np.errstate(divide="ignore"):  # pixels that are not scored may hold anything
         return count_d1(fx_baseline / depth, truth_px, objects, strict=protocol.d1_strict)
 

@@ -187,13 +187,53 @@ def crop_bounds(crop: str, height: int, width: int) -> tuple[slice, slice]:
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 
 
-def scored_pixels(truth: np.ndarray, protocol: DepthProtocol) -> np.ndarray:
-    """(H, W) bool, True where the protocol scores this (H, W) truth (metres, 0 unknown)."""
+@dataclass(frozen=True, eq=False)
+class ScoredTruth:
+    """What a protocol scores of a truth: few pixels, of a LiDAR's depth map.
+
+    Attributes:
+        size: (height, width) of the truth.
+        pixels: (N,) row * width + column, in ascending order.
+        depth: (N,) metres.
+        crop, truth_range: Of the protocol.
+    """
+
+    size: tuple[int, int]
+    pixels: np.ndarray
+    depth: np.ndarray
+    crop: str
+    truth_range: tuple[float, float] | None
+
+
+def scored_truth(truth: np.ndarray | ScoredTruth, protocol: DepthProtocol) -> ScoredTruth:
+    """The pixels and values that the protocol scores of a (H, W) truth (metres, 0 unknown).
+
+    A truth that several predictions are scored on is better turned into this once.
+
+    Raises:
+        ValueError: If the truth is no map, or was chosen by a protocol that scores other pixels.
+    """
+    if isinstance(truth, ScoredTruth):
+        if (truth.crop, truth.truth_range) != (protocol.crop, protocol.truth_range):
+            raise ValueError(
+                f"truth was chosen for crop {truth.crop} and range {truth.truth_range}, but '{protocol.name}' has "
+                f"{protocol.crop} and {protocol.truth_range}; choose it with scored_truth under this protocol."
+            )
+        return truth
     if truth.ndim != 2:
         raise ValueError(f"truth has shape {truth.shape}; expected (H, W) metres.")
+    height, width = truth.shape
     low, high = protocol.truth_range or (0.0, np.inf)
-    known = np.isfinite(truth) & (truth > max(low, 0.0)) & (truth < high)
-    rows, columns = crop_bounds(protocol.crop, *truth.shape)
+    rows, columns = crop_bounds(protocol.crop, height, width)
+    inner = truth[rows, columns]
+    found = np.flatnonzero((inner > max(low, 0.0)) & (inner < high))  # neither NaN nor infinity is
+    row = found // max(inner.shape[1], 1)
+    pixels = found + row * (width - inner.shape[1]) + (rows.start * width + columns.start)
+    return ScoredTruth((height, width), pixels, truth.reshape(-1)[pixels], protocol.crop, protocol.truth_range)
+
+
+def scored_pixels(truth: np.ndarray, protocol: DepthProtocol) -> np.ndarray:
+    """(H, W) bool, True where the protocol scores this (H, W) truth (metres, 0 unknown)."""
     scored = np.zeros(truth.shape, bool)
-    scored[rows, columns] = known[rows, columns]
+    scored.reshape(-1)[scored_truth(truth, protocol).pixels] = True
     return scored

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from geossl.formats.calibration import Calibration
+from geossl.kernels.evaluation import evaluation_kernels_run, lidar_map, lidar_map_eigen
 
 
 def velodyne_to_depth(
@@ -26,16 +27,17 @@ def velodyne_to_depth(
     Convention: a point belongs to the pixel whose centre is nearest (u = 10.4 to column 10, 10.5 to column 11).
     """
     width, height = _size(calibration, camera, size)
-    u, v, z = _project(points, calibration, camera)
-    front = z > 0
-    u, v, z = u[front], v[front], z[front]
+    P = _projection(points, calibration, camera)
+    if evaluation_kernels_run(points):
+        return lidar_map(points, P, (width, height))
+    u, v, z = _project(points, P)
     column, row = np.floor(u + 0.5), np.floor(v + 0.5)
-    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    depth = np.full(height * width, np.inf)
-    pixel = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
-    np.minimum.at(depth, pixel, z[inside])
-    depth[np.isinf(depth)] = 0
-    return depth.reshape(height, width).astype(np.float32)
+    seen = np.flatnonzero((z > 0) & (column >= 0) & (row >= 0) & (column < width) & (row < height))
+    pixel, value = (row[seen] * width + column[seen]).astype(np.intp), z[seen].astype(np.float32)
+    depth = np.zeros(height * width, np.float32)
+    depth[pixel] = value
+    np.minimum.at(depth, pixel, value)
+    return depth.reshape(height, width)
 
 
 def velodyne_to_depth_eigen(
@@ -57,23 +59,26 @@ def velodyne_to_depth_eigen(
     Source: the steps of Monodepth2's `generate_depth_map`, which follows Monodepth's.
     """
     width, height = _size(calibration, camera, size)
+    P = _projection(points, calibration, camera)
+    if evaluation_kernels_run(points):
+        return lidar_map_eigen(points, P, (width, height), depth == "velo_forward")
     points = points[points[:, 0] >= 0]
-    u, v, z = _project(points, calibration, camera)
-    value = points[:, 0].astype(np.float64) if depth == "velo_forward" else z
+    u, v, z = _project(points, P)
     column, row = np.round(u) - 1, np.round(v) - 1
-    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    column, row, value = column[inside].astype(np.int64), row[inside].astype(np.int64), value[inside]
+    found = np.flatnonzero((column >= 0) & (row >= 0) & (column < width) & (row < height))
+    column, row = column[found], row[found]
+    value = np.maximum((points[:, 0] if depth == "velo_forward" else z)[found], 0).astype(np.float32)
+    pixel, index = (row * width + column).astype(np.intp), (row * (width - 1) + column).astype(np.intp)
 
-    result = np.zeros((height, width))
-    result[row, column] = value  # the last point of a pixel stays
-    index = row * (width - 1) + column - 1
-    _, first, group, count = np.unique(index, return_index=True, return_inverse=True, return_counts=True)
-    least = np.full(len(first), np.inf)
-    np.minimum.at(least, group.reshape(-1), value)
-    several = count > 1
-    result[row[first[several]], column[first[several]]] = least[several]
-    result[result < 0] = 0
-    return result.astype(np.float32)
+    result = np.zeros(height * width, np.float32)
+    result[pixel] = value  # the last point of a pixel stays
+    # Of these only what the points refer to is ever written or read.
+    least, first = np.empty(height * width, np.float32), np.empty(height * width, np.intp)
+    least[index] = value
+    np.minimum.at(least, index, value)
+    first[index[::-1]] = pixel[::-1]
+    result[first[index]] = least[index]  # where there is one point, what it is already
+    return result.reshape(height, width)
 
 
 def _size(calibration: Calibration, camera: int | str, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -83,14 +88,17 @@ def _size(calibration: Calibration, camera: int | str, size: tuple[int, int] | N
     return size
 
 
-def _project(
-    points: np.ndarray, calibration: Calibration, camera: int | str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u, v in pixels and z in metres, each (N,) float64."""
+def _projection(points: np.ndarray, calibration: Calibration, camera: int | str) -> np.ndarray:
+    """(3, 4) from LiDAR points to pixels; refuses what are no points."""
     if points.ndim != 2 or points.shape[1] not in (3, 4):
         raise ValueError(f"points has shape {points.shape}; expected (N, 3) or (N, 4): x, y, z, reflectance.")
+    return calibration.P_velo(camera)
+
+
+def _project(points: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u, v in pixels and z in metres, each (N,) float64."""
     homogeneous = np.ones((len(points), 4))
     homogeneous[:, :3] = points[:, :3]
-    u_z, v_z, z = calibration.P_velo(camera) @ homogeneous.T
+    u_z, v_z, z = P @ homogeneous.T
     with np.errstate(divide="ignore", invalid="ignore"):
         return u_z / z, v_z / z, z

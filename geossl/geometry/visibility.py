@@ -10,6 +10,8 @@ from torch import Tensor
 from geossl.geometry.pixels import in_image, pixel_grid_like
 from geossl.geometry.precision import float32_island
 from geossl.geometry.warping import splat, warp_by_flow
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels import visibility as fast
 
 Visibility = Literal["none", "forward_backward", "range_map", "soft_range_map"]
 
@@ -95,6 +97,8 @@ def forward_backward_check(
 
     Source: Meister et al., AAAI 2018, eq. 1.
     """
+    if flow.shape == backward_flow.shape and cpu_kernels_run(flow, backward_flow):
+        return fast.returns(flow, backward_flow, relative, absolute)
     warped, inside = warp_by_flow(backward_flow, flow)
     residual = (flow + warped).square().sum(1, keepdim=True)
     size = flow.square().sum(1, keepdim=True) + warped.square().sum(1, keepdim=True)
@@ -102,6 +106,7 @@ def forward_backward_check(
 
 
 @torch.no_grad()
+@float32_island
 def range_map(backward_flow: Tensor) -> Tensor:
     """How many pixels of the second view land on each pixel of the first: about 1 where it is seen, 0 where hidden.
 
@@ -113,4 +118,6 @@ def range_map(backward_flow: Tensor) -> Tensor:
 
     Source: Wang et al., CVPR 2018 (Occlusion aware unsupervised learning of optical flow), eq. 2.
     """
+    if cpu_kernels_run(backward_flow):
+        return fast.landed(backward_flow)
     return splat(torch.ones_like(backward_flow[:, :1]), backward_flow)

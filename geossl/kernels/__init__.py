@@ -5,12 +5,13 @@ missing, and under `use("plain")`. Which one runs is decided where the function 
 backend in use; gradients then follow what ran.
 
 Operators are `torch.autograd.Function`s: to autograd and DDP they are ordinary, and nothing has to be registered when
-this package is imported. Under torch.compile the plain functions run, which it can see into.
+this package is imported. Under torch.compile, torch.export and torch.jit.trace the plain functions run, which they can
+see into.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -50,11 +51,18 @@ def use(backend: str) -> Iterator[None]:
         _in_use.reset(token)
 
 
-def cpu_kernels_run(*tensors: Tensor | None) -> bool:
-    """Whether a CPU kernel computes a function of these: float32 on the CPU, the library there, `plain` not in use."""
-    given = [x for x in tensors if x is not None]
-    fits = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in given)
-    return fits and _in_use.get() != "plain" and not torch.compiler.is_compiling() and loaded() is not None
+def cpu_kernels_run(*tensors: Tensor | None, dtypes: Sequence[torch.dtype] = (torch.float32,)) -> bool:
+    """Whether a CPU kernel computes a function of these.
+
+    Args:
+        tensors: What it reads. dtypes: Those that it knows.
+
+    Returns:
+        True for such tensors on the CPU, where the library is there, `plain` is not in use, and nothing is traced.
+    """
+    fits = all(x.dtype in dtypes and x.device.type == "cpu" for x in tensors if x is not None)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return fits and _in_use.get() != "plain" and not traced and loaded() is not None
 
 
 def slower(device: torch.device) -> str | None:

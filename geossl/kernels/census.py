@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from geossl.kernels.library import INT, POINTER, bands, in_parallel, kernel, pointer
 
+ROWS = 32  # of csrc/census.c: rows that are worked on at once, by the radius
+
 
 def census_distance(a: Tensor, b: Tensor, radius: int) -> Tensor:
     """The distance of `losses.census.census_map`, summed over the patch.
@@ -38,7 +40,7 @@ class _CensusDistance(torch.autograd.Function):
 
         def work(part: int) -> None:
             sample, first, end = parts[part]
-            scratch = a.new_empty(2 * (end - first + 2 * radius) + 1, w)
+            scratch = a.new_empty(2 * (ROWS + 2) * radius + 1, w)
             images = pointer(a[sample]), pointer(b[sample])
             run(*images, pointer(distance[sample]), pointer(scratch), h, w, radius, first, end)
 
@@ -50,25 +52,28 @@ class _CensusDistance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         a, b = ctx.saved_tensors
         grad = grad.contiguous()
-        of_a = _gradient(a, b, grad, ctx.radius) if ctx.needs_input_grad[0] else None
-        of_b = _gradient(b, a, grad, ctx.radius) if ctx.needs_input_grad[1] else None
+        of_a, of_b = (
+            torch.empty_like(x) if wanted else None for x, wanted in zip((a, b), ctx.needs_input_grad, strict=False)
+        )
+        if of_a is not None:
+            _put_gradients(a, b, grad, of_a, of_b, ctx.radius)
+        elif of_b is not None:
+            _put_gradients(b, a, grad, of_b, None, ctx.radius)
         return of_a, of_b, None
 
 
-def _gradient(image: Tensor, other: Tensor, of_distance: Tensor, radius: int) -> Tensor:
-    """The gradient to one of two (B, 3, H, W) images; which is the first makes no difference to the distance."""
-    batch, _, h, w = image.shape
-    of_image = torch.empty_like(image)
-    run = kernel("geossl_census_backward", *[POINTER] * 5, *[INT] * 5)
+def _put_gradients(a: Tensor, b: Tensor, of_distance: Tensor, of_a: Tensor, of_b: Tensor | None, radius: int) -> None:
+    """Writes the gradients to `a`, and to `b` if wanted; which image is called `a` makes no difference."""
+    batch, _, h, w = a.shape
+    run = kernel("geossl_census_backward", *[POINTER] * 6, *[INT] * 5)
 
     parts = bands(batch, h)
 
     def work(part: int) -> None:
         sample, first, end = parts[part]
-        scratch = image.new_empty(4 * (end - first) + 6 * radius + 1, w)
-        images = pointer(image[sample]), pointer(other[sample])
-        gradients = pointer(of_distance[sample]), pointer(of_image[sample])
+        scratch = a.new_empty((5 * ROWS + 6) * radius + 2, w)
+        images = pointer(a[sample]), pointer(b[sample]), pointer(of_distance[sample])
+        gradients = pointer(of_a[sample]), pointer(None if of_b is None else of_b[sample])
         run(*images, *gradients, pointer(scratch), h, w, radius, first, end)
 
     in_parallel(work, len(parts))
-    return of_image

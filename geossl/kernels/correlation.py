@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel, pointer
 
-LANES, ROWS = 8, 3  # of csrc/correlation.c: pixels of a column, most rows at once
+COLUMN, ROWS = 16, 3  # of csrc/correlation.c: pixels of a column, most rows at once
 
 
 def scaled_correlation(a: Tensor, b: Tensor, max_displacement: int, stride: int, scale: float) -> Tensor:
@@ -39,7 +39,7 @@ class _Correlation(torch.autograd.Function):
         parts = _parts(batch, w)
 
         def work(part: int) -> None:
-            scratch = a.new_empty(channels, ROWS * LANES + h * (LANES + 2 * reach * step))
+            scratch = a.new_empty(channels, ROWS * COLUMN + h * (COLUMN + 2 * reach * step))
             for sample, column in parts[part]:
                 maps = pointer(a[sample]), pointer(b[sample]), pointer(costs[sample])
                 run(*maps, pointer(scratch), channels, h, w, reach, step, column, scale)
@@ -67,7 +67,7 @@ def _gradient(other: Tensor, of_costs: Tensor, reach: int, step: int, scale: flo
     parts = _parts(batch, w)
 
     def work(part: int) -> None:
-        scratch = other.new_empty((ROWS * steps + 1) * steps * LANES + channels * h * (LANES + 2 * reach * step))
+        scratch = other.new_empty((ROWS * steps + 1) * steps * COLUMN + channels * h * (COLUMN + 2 * reach * step))
         for sample, column in parts[part]:
             maps = pointer(other[sample]), pointer(of_costs[sample]), pointer(of_maps[sample])
             run(*maps, pointer(scratch), channels, h, w, reach, step, column, by_b, scale)
@@ -77,10 +77,10 @@ def _gradient(other: Tensor, of_costs: Tensor, reach: int, step: int, scale: flo
 
 
 def _parts(batch: int, width: int) -> list[list[tuple[int, int]]]:
-    """(sample, first pixel) of all columns of LANES pixels, the last perhaps narrower, by the thread that does them.
+    """(sample, first pixel) of all columns of COLUMN pixels, the last perhaps narrower, by the thread that does them.
 
     Fresh memory costs as much as the sums of a column: a thread uses its scratch for all of its columns.
     """
-    columns = [(sample, column) for sample in range(batch) for column in range(0, width, LANES)]
+    columns = [(sample, column) for sample in range(batch) for column in range(0, width, COLUMN)]
     threads = min(torch.get_num_threads(), len(columns))
     return [columns[len(columns) * i // threads : len(columns) * (i + 1) // threads] for i in range(threads)]

@@ -9,31 +9,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geossl.kernels.decoder import decoder_input_fits, padded_elu
 from geossl.networks.blocks import conv_float32
 
 NUM_LEVELS = 5
 
 
+def decoder_input(x: Tensor, feature: Tensor | None = None, upsample: bool = False) -> Tensor:
+    """What a 3x3 convolution reads that follows another one: ELU, upsampling, joining and padding by reflection.
+
+    Args:
+        x: (B, C, H, W), the output of the convolution before; at least 2 x 2 after upsampling.
+        feature: (B, C', H, W), or twice as large with `upsample`: the channels that follow those of `x`, as they are.
+        upsample: Whether `x` is made twice as large, every pixel four times.
+
+    Returns:
+        (B, C + C', H + 2, W + 2), or (B, C + C', 2 H + 2, 2 W + 2).
+
+    Raises:
+        ValueError: If the sizes do not fit.
+    """
+    factor = 2 if upsample else 1
+    b, h, w = x.shape[0], factor * x.shape[2], factor * x.shape[3]
+    if feature is not None and (feature.shape[0], *feature.shape[2:]) != (b, h, w):
+        raise ValueError(
+            f"feature has shape {tuple(feature.shape)}; expected ({b}, C, {h}, {w}), "
+            f"as x {tuple(x.shape)} is made {factor} times as large."
+        )
+    if min(h, w) < 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; a border can be mirrored where there are 2 x 2 pixels or more."
+        )
+    if decoder_input_fits(x, feature):
+        return padded_elu(x, feature, upsample)
+    x = F.elu(x)
+    if upsample:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    if feature is not None:
+        x = torch.cat([x, feature], 1)
+    return reflected(x)
+
+
+def reflected(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H + 2, W + 2): row -1 is row 1, and so on."""
+    return F.pad(x, (1, 1, 1, 1), mode="reflect")
+
+
 class Conv3x3(nn.Module):
-    """A 3x3 convolution of the reflection-padded input; its parameters lie under `conv`."""
+    """A 3x3 convolution of what is padded already (see `decoder_input`); its parameters lie under `conv`."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, padding_mode="reflect")
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+    def forward(self, padded: Tensor) -> Tensor:
+        return self.conv(padded)
 
 
 class ConvBlock(nn.Module):
-    """Conv3x3 and ELU; its parameters lie under `conv.conv`."""
+    """The same, its parameters under `conv.conv`; the ELU that belongs to it is applied by `decoder_input`."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv = Conv3x3(channels_in, channels_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.elu(self.conv(x))
+    def forward(self, padded: Tensor) -> Tensor:
+        return self.conv(padded)
 
 
 class DepthDecoder(nn.Module):
@@ -91,13 +132,12 @@ class DepthDecoder(nn.Module):
         """
         _check_sizes(features)
         maps: dict[int, Tensor] = {}
-        x = features[-1]
+        x = reflected(features[-1])
         for level in reversed(range(self.scales[0], NUM_LEVELS)):
             before, after = self.decoder[2 * (NUM_LEVELS - 1 - level)], self.decoder[2 * (NUM_LEVELS - 1 - level) + 1]
-            x = F.interpolate(before(x), scale_factor=2.0, mode="nearest")
-            if level > 0 and features[level - 1].shape[1] > 0:
-                x = torch.cat([x, features[level - 1]], 1)
-            x = after(x)
+            joining = level > 0 and features[level - 1].shape[1] > 0
+            x = decoder_input(before(x), features[level - 1] if joining else None, upsample=True)
+            x = decoder_input(after(x))
             if level in self.scales:
                 head = self.decoder[2 * (NUM_LEVELS - self.scales[0]) + self.scales.index(level)]
                 maps[level] = torch.sigmoid(conv_float32(head, x))

@@ -8,7 +8,7 @@ network's flow is upsampled with pixel areas aligned, and the all-pairs correlat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,12 +19,16 @@ from torchvision.models.optical_flow import raft as tv
 from geossl.geometry.pixels import pixel_grid_like, size_of
 from geossl.geometry.precision import float32_island
 from geossl.geometry.transforms import resize_flow
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels.lookup import MOST_RADIUS, pyramid_lookup
 from geossl.networks.blocks import Standardize, conv_float32
 from geossl.networks.flow_layers import check_images
 from geossl.networks.padding import pad_to_multiple
 
 STRIDE = 8
 MINIMUM = 128  # the correlation's coarsest level must have two rows and columns
+IMAGE_MEAN, IMAGE_STD = 0.5, 0.5
+FEATURE_LAYERS = {"large": (64, 64, 96, 128, 256), "small": (32, 32, 64, 96, 128), "tiny": (16, 16, 24, 32, 64)}
 
 
 class RAFT(nn.Module):
@@ -46,8 +50,13 @@ class RAFT(nn.Module):
         if iterations < 1:
             raise ValueError(f"iterations is {iterations}; expected at least 1.")
         self.iterations = iterations
-        self.standardize = Standardize(0.5, 0.5)
+        self.standardize = Standardize(IMAGE_MEAN, IMAGE_STD)
         self.net: Any = BUILDERS[size]()  # torchvision's RAFT, whose parts are called one by one
+
+    @property
+    def encoder(self) -> FeatureStages:
+        """The feature encoder, whose products are the correlations."""
+        return FeatureStages(self.net.feature_encoder)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Predicts the flow from the first image to the second.
@@ -88,6 +97,25 @@ class RAFT(nn.Module):
         return flows
 
 
+class FeatureStages(nn.Module):
+    """A feature encoder's maps at strides 2, 4 and 8, the last of which RAFT correlates.
+
+    Args:
+        feature_encoder: torchvision's, of `feature_encoder` or a network's own.
+    """
+
+    def __init__(self, feature_encoder: Any) -> None:
+        super().__init__()
+        self.feature_encoder = feature_encoder
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> (B, channels[i], H / 2^(i+1), W / 2^(i+1))."""
+        net = self.feature_encoder
+        half = net.layer1(net.convnormrelu(image))
+        quarter = net.layer2(half)
+        return [half, quarter, net.conv(net.layer3(quarter))]
+
+
 @float32_island
 def convex_upsample(flow: Tensor, logits: Tensor) -> Tensor:
     """Upsamples flow eight times, each pixel a weighted mean of the 3 x 3 coarse ones around it.
@@ -109,20 +137,42 @@ def convex_upsample(flow: Tensor, logits: Tensor) -> Tensor:
 
 
 @float32_island
+def lookup_in(pyramid: Sequence[Tensor], radius: int) -> Callable[[Tensor], Tensor]:
+    """Correlations of every pixel with those around a place, at all levels of a pyramid.
+
+    Args:
+        pyramid: One (B * h * w, 1, h', w') of a level, maps of the pixels of the first image, each level of half the
+            size of the one before. They count as zero outside.
+        radius: Of the places around the one that is asked for, in pixels of each level.
+
+    Returns:
+        A function of (B, 2, h, w) places (u, v) in pixels of the first level: (B, levels * (2 radius + 1)^2, h, w)
+        correlations, levels outermost, then du, dv fastest.
+
+    Convention: level i is read at places / 2^i, as in RAFT's released code: u = 10 is read at 5 of level 1, whose
+        pixels have it at 4.75.
+    Source: Teed and Deng, ECCV 2020, section 3.2.
+    """
+    if radius <= MOST_RADIUS and cpu_kernels_run(*pyramid):
+        return pyramid_lookup(pyramid, radius)
+    block = tv.CorrBlock(num_levels=len(pyramid), radius=radius)
+    block.corr_pyramid = list(pyramid)
+    return float32_island(block.index_pyramid)
+
+
+@float32_island
 def _lookup(corr_block: Any, features: Tensor) -> Callable[[Tensor], Tensor]:
     """Correlates all pairs of pixels; the result maps a flow to the correlations around where it leads."""
     corr_block.build_pyramid(*features.chunk(2))
     # Kept by the block, the pyramid would stay in memory after the step and forbid to copy the network (a teacher).
     pyramid, corr_block.corr_pyramid = corr_block.corr_pyramid, []
+    look_up = lookup_in(pyramid, corr_block.radius)
+    return lambda flow: look_up(pixel_grid_like(flow) + flow)
 
-    @float32_island
-    def around(flow: Tensor) -> Tensor:
-        corr_block.corr_pyramid = pyramid
-        correlations: Tensor = corr_block.index_pyramid(pixel_grid_like(flow) + flow)
-        corr_block.corr_pyramid = []
-        return correlations
 
-    return around
+def feature_encoder(size: str) -> nn.Module:
+    """The feature encoder of RAFT of a size, alone; its layers are those of `FEATURE_LAYERS`."""
+    return _encoder(FEATURE_LAYERS[size], tv.BottleneckBlock if size == "small" else tv.ResidualBlock)
 
 
 def _large() -> nn.Module:
@@ -147,10 +197,9 @@ def _tiny() -> nn.Module:
         ),
         flow_head=tv.FlowHead(in_channels=hidden, hidden_size=hidden),
     )
-    layers = (16, 16, 24, 32, 2 * hidden)
     return tv.RAFT(
-        feature_encoder=_encoder(layers),
-        context_encoder=_encoder(layers),
+        feature_encoder=feature_encoder("tiny"),
+        context_encoder=_encoder((16, 16, 24, 32, 2 * hidden)),
         corr_block=corr_block,
         update_block=update,
         mask_predictor=tv.MaskPredictor(in_channels=hidden, hidden_size=hidden),

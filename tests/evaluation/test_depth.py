@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geossl.evaluation.depth import depth_metrics, resize_depth, score_depth, score_image
-from geossl.evaluation.depth_protocols import PROTOCOLS, DepthProtocol, crop_bounds, get_protocol, scored_pixels
+from geossl.evaluation.depth_protocols import (
+    PROTOCOLS,
+    DepthProtocol,
+    crop_bounds,
+    get_protocol,
+    scored_pixels,
+    scored_truth,
+)
 
 PLAIN = DepthProtocol("plain", truth_range=None, clip=None)
 
@@ -224,9 +231,22 @@ def test_kitti2015_scores_disparity_outliers_of_the_unclipped_depth() -> None:
     means = scores.means()
     assert means["d1_all_percent"] == pytest.approx(100 / 3)
     assert (means["d1_bg_percent"], means["d1_fg_percent"]) == (0, 50)
+    assert (means["abs_rel_bg"], means["abs_rel_fg"]) == pytest.approx((0, (1 / 10 + 0.5 / 20) / 2))
     assert scores.row()["d1_pooling"] == "pooled"
     without = score_depth([prediction], [truth], get_protocol("kitti2015"))
     assert "D1 is missing" in without.row()["warnings"][0]
+
+
+def test_abs_rel_by_object_is_the_mean_of_the_images_that_have_such_pixels() -> None:
+    truth, prediction = np.array([[10.0, 10, 20, 0]]), np.array([[11.0, 12, 20, 3]])
+    maps = [np.array([[0, 0, 0, 1]]), np.array([[0, 5, 5, 0]])]
+    scores = score_depth([prediction] * 2, [truth] * 2, PLAIN, objects=maps)
+    assert "abs_rel_fg" not in scores.images[0].metrics
+    assert scores.row()["abs_rel_bg"] == pytest.approx((0.1 + 0.1) / 2)  # (0.1 + 0.2 + 0) / 3 and 0.1
+    assert scores.row()["abs_rel_fg"] == pytest.approx(0.1)  # (0.2 + 0) / 2 of the second
+    assert scores.to_json()["per_image"][1]["abs_rel_fg"] == pytest.approx(0.1)
+    with pytest.raises(ValueError, match=r"object map is \(4, 1\), the truth \(1, 4\)"):
+        score_image(prediction, truth, PLAIN, "a", objects=maps[0].T)
 
 
 def test_d1_pooled_and_per_image_differ_as_they_should() -> None:
@@ -251,3 +271,22 @@ def test_get_protocol_names_changes_and_unknown_names() -> None:
     with pytest.raises(ValueError, match="crop 'grag'"):
         get_protocol("eigen", crop="grag")
     assert set(PROTOCOLS) >= {"eigen", "eigen_benchmark", "kitti2015", "native", "sfmlearner", "packnet"}
+
+
+@pytest.mark.parametrize("name", ["eigen", "packnet", "native", "kitti2015"])
+def test_truth_chosen_before_gives_the_same_scores(name: str) -> None:
+    truth, protocol = sparse_truth(47, 91) * 1.3, get_protocol(name)
+    chosen = scored_truth(truth, protocol)
+    rows, columns = np.nonzero(scored_pixels(truth, protocol))
+    np.testing.assert_array_equal(chosen.pixels, rows * 91 + columns)
+    np.testing.assert_array_equal(chosen.depth, truth[rows, columns])
+    depth = np.random.default_rng(3).uniform(1, 60, (16, 32)).astype(np.float32)
+    both = [score_image(depth, given, protocol, fx_baseline=400.0) for given in (truth, chosen)]
+    assert both[0] is not None and both[0] == both[1]
+
+
+def test_truth_chosen_by_another_protocol_is_refused() -> None:
+    chosen = scored_truth(sparse_truth(), get_protocol("eigen"))
+    assert score_image(np.ones((20, 30)), chosen, get_protocol("eigen", scaling=5.4)) is not None
+    with pytest.raises(ValueError, match=r"chosen for crop garg .* but 'native' has none"):
+        score_image(np.ones((20, 30)), chosen, get_protocol("native"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geossl.networks.depth_decoder import Conv3x3, DepthDecoder
+from geossl.networks.depth_decoder import Conv3x3, DepthDecoder, reflected
 from geossl.networks.resnet import ResnetEncoder
 
 CHANNELS = (64, 64, 128, 256, 512)
@@ -118,13 +118,13 @@ def test_depth_decoder_equals_a_numpy_statement_of_it() -> None:
             np.testing.assert_allclose(ours[0].numpy(), expected[level], atol=1e-6)  # heads end in float32
 
 
-def test_conv3x3_reflects_at_the_border() -> None:
+def test_convolution_of_a_reflected_map_sees_its_mirror_image() -> None:
     conv = Conv3x3(1, 1)
     torch.nn.init.constant_(conv.conv.weight, 1.0)
     torch.nn.init.zeros_(conv.conv.bias)
     x = torch.arange(9.0).view(1, 1, 3, 3)
     # around pixel 0 reflection sees 4 3 4 / 1 0 1 / 4 3 4
-    assert conv(x)[0, 0, 0, 0] == 4 + 3 + 4 + 1 + 0 + 1 + 4 + 3 + 4
+    assert conv(reflected(x))[0, 0, 0, 0] == 4 + 3 + 4 + 1 + 0 + 1 + 4 + 3 + 4
 
 
 def test_depth_decoder_is_float32_and_close_under_bfloat16() -> None:

@@ -1,7 +1,7 @@
-"""What losses and networks of optical flow are made of: census, correlation, forward-backward check, range map.
+"""What optical flow is made of: census, correlation, RAFT's lookup, forward-backward check, range map.
 
-Sources: Meister et al., AAAI 2018, eq. 1 and section 3; Dosovitskiy et al., ICCV 2015, eq. 1; Wang et al., CVPR 2018,
-eq. 2.
+Sources: Meister et al., AAAI 2018, eq. 1 and section 3; Dosovitskiy et al., ICCV 2015, eq. 1; Teed and Deng, ECCV
+2020, section 3.2; Wang et al., CVPR 2018, eq. 2.
 """
 
 import torch
@@ -38,6 +38,21 @@ def correlation(a, b, max_displacement):
         for column in range(2 * d + 1):
             costs.append((a * padded[:, :, row : row + h, column : column + w]).mean(1, keepdim=True))
     return torch.cat(costs, 1)
+
+
+def lookup(pyramid, places, radius):
+    """(B h w, 1, h', w') a level, (B, 2, h, w) places -> (B, levels (2 r + 1)^2, h, w) correlations around them."""
+    b, _, h, w = places.shape
+    steps = torch.linspace(-radius, radius, 2 * radius + 1, device=places.device)
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), 2)[None]  # du changes slowly, dv fast
+    found = []
+    for level, volume in enumerate(pyramid):
+        centres = places.permute(0, 2, 3, 1).reshape(b * h * w, 1, 1, 2) / 2**level
+        u, v = (centres + around).unbind(3)
+        rows, columns = volume.shape[-2:]
+        grid = torch.stack([2 * u / (columns - 1) - 1, 2 * v / (rows - 1) - 1], 3)
+        found.append(F.grid_sample(volume, grid, align_corners=True).view(b, h, w, -1))
+    return torch.cat(found, 3).permute(0, 3, 1, 2).contiguous()
 
 
 def pixel_coordinates(flow):

@@ -1,0 +1,70 @@
+"""LiDAR scans as depth maps, and depth maps in the pixels that are scored, on the CPU; of numpy arrays.
+
+The functions run where `evaluation_kernels_run` says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels.library import INT, LONG, POINTER, kernel
+
+
+def evaluation_kernels_run(values: np.ndarray) -> bool:
+    """Whether the kernels compute a function of an array: float32 in row-major order, and kernels in use."""
+    return values.dtype == np.float32 and values.flags.c_contiguous and cpu_kernels_run()
+
+
+def lidar_map(points: np.ndarray, P: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `evaluation.lidar.velodyne_to_depth`.
+
+    Args:
+        points: (N, 3) or (N, 4) float32, row-major.
+        P: (3, 4) float64 from LiDAR points to pixels.
+        size: (width, height) of the map.
+    """
+    width, height = size
+    P, depth = np.ascontiguousarray(P, np.float64), np.zeros((height, width), np.float32)
+    run = kernel("geossl_lidar_map", POINTER, LONG, INT, POINTER, POINTER, INT, INT)
+    run(_at(points), len(points), points.shape[1], _at(P), _at(depth), height, width)
+    return depth
+
+
+def lidar_map_eigen(points: np.ndarray, P: np.ndarray, size: tuple[int, int], forward: bool) -> np.ndarray:
+    """As `evaluation.lidar.velodyne_to_depth_eigen`; `forward` stores the LiDAR's forward coordinate instead of z.
+
+    Args: As `lidar_map`.
+    """
+    width, height = size
+    P, depth = np.ascontiguousarray(P, np.float64), np.zeros((height, width), np.float32)
+    least, first = np.empty_like(depth), np.zeros((height, width), np.int32)
+    shared = np.empty(len(points), np.int32)
+    run = kernel("geossl_lidar_map_eigen", POINTER, LONG, INT, POINTER, INT, *[POINTER] * 4, INT, INT)
+    scratch = _at(least), _at(first), _at(shared)
+    run(_at(points), len(points), points.shape[1], _at(P), int(forward), _at(depth), *scratch, height, width)
+    return depth
+
+
+def resized_at(values: np.ndarray, size: tuple[int, int], pixels: np.ndarray, inverse: bool) -> np.ndarray:
+    """Values of a map that is resized bilinearly, edges aligned, in some of the pixels.
+
+    Args:
+        values: (h, w) float32, row-major.
+        size: (height, width) to which it is resized.
+        pixels: (N,) row * width + column, ascending.
+        inverse: Resize 1 / values, and return the inverse of that.
+
+    Returns:
+        (N,) float32.
+    """
+    pixels, found = np.ascontiguousarray(pixels, np.int64), np.empty(len(pixels), np.float32)
+    run = kernel("geossl_resized_at", POINTER, *[INT] * 4, POINTER, LONG, INT, POINTER)
+    run(_at(values), *values.shape, *size, _at(pixels), len(pixels), int(inverse), _at(found))
+    return found
+
+
+def _at(values: np.ndarray) -> Any:
+    return values.ctypes.data
