@@ -7,6 +7,7 @@ pictures only where both were drawn with the same fixed range; every function sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import cv2
 import matplotlib
@@ -54,7 +55,7 @@ def value_range(values: Array, percentiles: tuple[float, float] = (2.0, 98.0)) -
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
-    low, high = (float(p) for p in np.percentile(finite, percentiles))
+    low, high = (float(p) for p in np.percentile(finite, percentiles, overwrite_input=True))
     return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
 
 
@@ -75,11 +76,17 @@ def colorize(values: Array, low: float, high: float, colormap: str = "magma") ->
     if not high > low:
         raise ValueError(f"the colour range {low}..{high} is empty; give low < high.")
     known = np.isfinite(values)
-    share = np.clip((np.where(known, values, low).astype(np.float64) - low) / (high - low), 0.0, 1.0)
-    table = (matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
-    picture = table[(share * 255).round().astype(np.uint8)]  # (H, W, 3)
+    steps = (np.clip(np.where(known, values, low), low, high) - low) * (255 / (high - low))
+    picture = np.asarray(cv2.applyColorMap(np.rint(steps).astype(np.uint8), _color_table(colormap)), np.uint8)
     picture[~known] = 0
     return picture
+
+
+@lru_cache
+def _color_table(colormap: str) -> NDArray[np.uint8]:
+    """(256, 1, 3) uint8 RGB."""
+    colors = matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, None, :3]
+    return (colors * 255).round().astype(np.uint8)
 
 
 def colorize_depth(
@@ -97,7 +104,7 @@ def colorize_depth(
         percentiles: Of this picture's inverse depth, taken for a limit that is not given.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = np.where(depth > 0, 1.0 / depth.astype(np.float64), np.nan)
+        inverse = np.where(depth > 0, 1 / depth, np.nan)
     low, high = value_range(inverse, percentiles)
     low = low if max_depth is None else 1.0 / max_depth
     high = high if min_depth is None else 1.0 / min_depth

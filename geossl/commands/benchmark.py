@@ -19,7 +19,7 @@ from geossl.benchmark.flow import flow_costs
 from geossl.benchmark.kernels import kernel_contests
 from geossl.benchmark.machine import floors, machine
 from geossl.benchmark.plain import PlainModules, missing_note, plain_modules
-from geossl.benchmark.predict import export_contest
+from geossl.benchmark.predict import export_contests
 from geossl.benchmark.samples import sample_contests
 from geossl.benchmark.step import step_contests
 from geossl.commands.console import text_table, to_plain
@@ -79,7 +79,7 @@ def benchmark_data(how: Measuring) -> dict[str, Any]:
 def benchmark_predict(how: Measuring) -> dict[str, Any]:
     """Depth export."""
     with measuring(how) as (device, plain), tempfile.TemporaryDirectory() as folder:
-        return report(how, device, [export_contest(plain, Path(folder), device, **how.given())])
+        return report(how, device, export_contests(plain, Path(folder), device, **how.given()))
 
 
 def benchmark_evaluate(how: Measuring) -> dict[str, Any]:

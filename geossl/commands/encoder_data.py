@@ -20,8 +20,8 @@ from geossl.evaluation.scene_flow_truth import load_scene_flow_truth
 from geossl.geometry.pixels import pixel_grid_like
 from geossl.geometry.transforms import resize_pixels
 from geossl.methods.method import Method
+from geossl.methods.teacher import load_teacher
 from geossl.pretrain.pairs import stereo_pair, temporal_pair
-from geossl.pretrain.teacher import load_teacher
 from geossl.types import Batch, Frame, PredictsDepth, PredictsFlow
 
 PLACES = 256  # of each image

@@ -146,7 +146,10 @@ def evaluate_scene_flow(
 def evaluate_encoder(
     encoders: Annotated[
         list[str],
-        typer.Argument(metavar="ENCODER...", help="Encoder folders or runs, random, random:NETWORK, zncc."),
+        typer.Argument(
+            metavar="ENCODER...",
+            help="Encoder folders or runs, random[:NETWORK], imagenet[:NETWORK], NETWORK@FILE (its weights), zncc.",
+        ),
     ],
     data: Annotated[str, typer.Option(help=f"{SPEC}.")],
     teacher: Annotated[

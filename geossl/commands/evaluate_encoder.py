@@ -74,8 +74,8 @@ def evaluate_encoder(
     (`flow_pck`) and after a change of viewpoint (`view_pck`, within twice `px`).
 
     Args:
-        encoders: Encoder folders, or runs of `geossl pretrain`; random (the first one's network) or random:NETWORK;
-            zncc for the patches themselves.
+        encoders: Encoder folders, or runs of `geossl pretrain`; random or imagenet (the first one's network),
+            random:NETWORK or imagenet:NETWORK; NETWORK@FILE, its weights of a file; zncc for the patches themselves.
         data: Data specification of the images.
         teacher: Run folder or model folder of ours that finds stereo and flow where the data have no labels.
         size: (height, width) of the images; None: those of the first encoder's pre-training.
@@ -128,17 +128,23 @@ def open_candidate(name: str, encoders: Sequence[str], images: Tensor) -> Candid
     if name == "zncc":
         return Candidate(name, lambda image: patch_descriptors(image, ZNCC_SIDE, 2 ** (LEVEL + 1)), None)
     kind, _, network = name.partition(":")
-    if kind == "random":
+    file_of, at, file = name.partition("@")
+    if at and not Path(name).exists():
+        encoder = build_any_encoder(file_of, file).to(images.device)
+    elif kind in ("random", "imagenet"):
         known = [info["arch"] for other in encoders if (info := read_encoder_info(folder_of(other))) is not None]
         if not (network or known):
-            raise ValueError("random has no encoder beside it to be like; name the network: random:resnet18.")
+            raise ValueError(f"{kind} has no encoder beside it to be like; name the network: {kind}:resnet18.")
         torch.manual_seed(0)
-        encoder = calibrated(build_any_encoder(network or known[0]).to(images.device), images)
+        weights = None if kind == "random" else "imagenet"
+        encoder = build_any_encoder(network or known[0], weights).to(images.device)
+        encoder = calibrated(encoder, images) if kind == "random" else encoder
     else:
         info = read_encoder_info(folder_of(name))
         if info is None:
             raise ValueError(
-                f"{name} is no encoder folder, no finished run of `geossl pretrain`, and not random[:NETWORK] or zncc."
+                f"{name} is no encoder folder, no finished run of `geossl pretrain`, and not random[:NETWORK], "
+                "imagenet[:NETWORK], NETWORK@FILE or zncc."
             )
         encoder = build_any_encoder(info["arch"], folder_of(name)).to(images.device)
     encoder.eval()

@@ -22,7 +22,7 @@ from geossl.commands.options import (
 )
 
 predict_app = typer.Typer(
-    no_args_is_help=True, help="Write a trained model's depth, trajectories, flow or scene flow."
+    no_args_is_help=True, help="Write a trained model's depth, trajectories, flow, scene flow or moving objects."
 )
 
 
@@ -36,6 +36,8 @@ def predict_depth(
     intrinsics: Intrinsics = None,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    runtime: Annotated[str, typer.Option(help="torch or openvino (an extra; faster on the CPU).")] = "torch",
+    precision: Annotated[str, typer.Option(help="Of the network: fp32 or bf16.")] = "fp32",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +54,8 @@ def predict_depth(
             intrinsics=numbers(intrinsics),
             device=device,
             batch_size=batch_size,
+            runtime=runtime,
+            precision=precision,
             overwrite=overwrite,
             command=command_line(),
             progress=progress,
@@ -128,6 +132,39 @@ def predict_flow(
     show(summary, as_json)
 
 
+@predict_app.command("motion")
+def predict_motion(
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder or checkpoint of depth and camera motion.")],
+    source: Annotated[str, typer.Argument(help=f"Folder, 'glob', video, or {SPEC}.")],
+    out: Out,
+    flow: Annotated[Path, typer.Option(help="Model of optical flow.")],
+    save: Annotated[str, typer.Option(help="Of rigid,residual,moving,static,color.")] = "residual,moving,static,color",
+    intrinsics: Intrinsics = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs at a time.")] = 4,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write what moves by itself between successive images: where flow contradicts depth and camera motion."""
+    from geossl.predict import predict_motion as run
+
+    with progress_bar("predicting motion", as_json) as progress:
+        summary = run(
+            model,
+            flow,
+            source,
+            out,
+            save=listed(save),
+            intrinsics=numbers(intrinsics),
+            device=device,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            command=command_line(),
+            progress=progress,
+        )
+    show(summary, as_json)
+
+
 @predict_app.command("sceneflow")
 def predict_scene_flow(
     model_and_source: Annotated[
@@ -139,7 +176,7 @@ def predict_scene_flow(
     out: Out,
     depth: Annotated[Path | None, typer.Option(help="Depth model, for scene flow from parts.")] = None,
     flow: Annotated[Path | None, typer.Option(help="Flow model, for scene flow from parts.")] = None,
-    save: Annotated[str, typer.Option(help="Of disp_0,disp_1,flow,npy,depth,ply.")] = "disp_0,disp_1,flow",
+    save: Annotated[str, typer.Option(help="Of disp_0,disp_1,flow,npy,depth,ply,rrd.")] = "disp_0,disp_1,flow",
     baseline_m: Annotated[
         float | None, typer.Option(min=1e-6, help="Of the disparities, metres; default: the source's own cameras'.")
     ] = None,

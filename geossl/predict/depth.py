@@ -43,8 +43,8 @@ from geossl.predict.common import (
     to_model_size,
 )
 from geossl.predict.flip import merge_mirrored
+from geossl.predict.runtime import DepthRuntime, depth_runtime
 from geossl.prediction_folder import begin, common_meta, my_share
-from geossl.types import MissingInput, PredictsDepth
 from geossl.visualize import colorize_depth
 
 DEPTH_OUTPUTS = {"npy": ".npy", "png16": ".png", "color": ".png", "pfm": ".pfm", "ply": ".ply"}
@@ -60,6 +60,8 @@ def predict_depth(
     intrinsics: Sequence[float] | None = None,
     device: str = "auto",
     batch_size: int = 4,
+    runtime: str = "torch",
+    precision: str = "fp32",
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
@@ -75,6 +77,8 @@ def predict_depth(
         intrinsics: fx, fy, cx, cy in pixels of the source, for sources that do not say.
         device: auto, cpu, cuda or mps.
         batch_size: Images at a time.
+        runtime: torch, or openvino (the extra of that name; on the CPU).
+        precision: fp32 or bf16, of the network.
         overwrite: Compute files again that exist, and allow another model's files to be replaced.
         command: The command line, for meta.json.
         progress: Called with (done, total) images.
@@ -82,7 +86,7 @@ def predict_depth(
     Raises:
         ValueError: If an output kind is unknown, intrinsics are needed but missing, the source is empty, or OUT holds
             another model's predictions.
-        MissingInput: If the model does not predict depth.
+        MissingInput: If the model does not predict depth, or OpenVINO is asked for and not installed.
     """
     start = time.perf_counter()
     out = Path(out)
@@ -91,14 +95,13 @@ def predict_depth(
     if "ply" in save and any(image.K is None for image in images):
         raise ValueError("point clouds need the camera; give --intrinsics fx,fy,cx,cy in pixels of the source.")
     loaded = load_model(model, local_device(device))
-    if not isinstance(loaded.method, PredictsDepth):
-        raise MissingInput(f"{loaded.config.method} predicts no depth; give a model that does.")
+    predictor = depth_runtime(loaded, runtime, precision)
     mine = my_share(images)
 
     def outputs(image: InputImage) -> dict[str, Path]:
         return {kind: inside(out / kind, image.name + DEPTH_OUTPUTS[kind]) for kind in save}
 
-    meta = _depth_meta(loaded, images, flip, command)
+    meta = {**_depth_meta(loaded, images, flip, command), "runtime": runtime, "precision": precision}
     begin(out, meta, [path for image in mine for path in outputs(image).values()], overwrite)
     todo = [image for image in mine if not all(path.is_file() for path in outputs(image).values())]
 
@@ -112,7 +115,9 @@ def predict_depth(
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         pending: deque[Future[None]] = deque()
         for group in grouped(read_ahead(readers, todo, 2 * batch_size), batch_size):
-            depths = infer_depth(loaded, [native for _, native in group], [image.K for image, _ in group], flip)
+            depths = infer_depth(
+                loaded, [native for _, native in group], [image.K for image, _ in group], flip, predictor
+            )
             for (image, native), depth in zip(group, depths, strict=True):
                 pending.append(writers.submit(write, image, native, depth))
             while len(pending) > 4 * batch_size:
@@ -126,9 +131,13 @@ def predict_depth(
 
 @torch.no_grad()
 def infer_depth(
-    loaded: LoadedModel, natives: Sequence[NDArray[np.uint8]], Ks: Sequence[NDArray[np.float64] | None], flip: bool
+    loaded: LoadedModel,
+    natives: Sequence[NDArray[np.uint8]],
+    Ks: Sequence[NDArray[np.float64] | None],
+    flip: bool,
+    predictor: DepthRuntime | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Depth of images of any sizes, each at its own size."""
+    """Depth of images of any sizes, each at its own size; by `predictor` where given, else by the model's method."""
     device = next(loaded.method.parameters()).device
     size = model_size(loaded)
     resized = torch.cat([to_model_size(native, size) for native in natives]).to(device)
@@ -137,7 +146,9 @@ def infer_depth(
         height, width = native.shape[:2]
         full = torch.tensor(guessed_camera((width, height)).K if K is None else K, dtype=torch.float64)
         matrices.append(resize_K(full, (height, width), size).float())
-    inverse = inverse_depth(loaded.method, resized, torch.stack(matrices).to(device), flip)  # (B, 1, h, w)
+    inverse = inverse_depth(
+        predictor or loaded.method, resized, torch.stack(matrices).to(device), flip
+    )  # (B, 1, h, w)
     return [
         (1.0 / upsample(inverse[i : i + 1], native.shape[:2])[0, 0]).cpu().numpy() for i, native in enumerate(natives)
     ]

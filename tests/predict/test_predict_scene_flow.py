@@ -1,6 +1,7 @@
 """Scene flow files of methods whose answer is known in closed form."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from geossl.types import MissingInput
 HEIGHT, WIDTH = 48, 100
 CAMERA = (60.0, 55.0, 49.0, 23.0)
 K = np.array([[60.0, 0, 49], [0, 55, 23], [0, 0, 1]])
-EVERYTHING = SceneFlowRequest(save=tuple(SCENE_FLOW_OUTPUTS), baseline_m=0.5, intrinsics=CAMERA)
+EVERYTHING = SceneFlowRequest(tuple(kind for kind in SCENE_FLOW_OUTPUTS if kind != "rrd"), 0.5, CAMERA)
 
 
 def ramp_depth() -> np.ndarray:
@@ -80,6 +81,24 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, batch_size: int) -> No
         np.testing.assert_allclose(cloud["motion"], motion, atol=1e-5)
         np.testing.assert_array_equal(cloud["colour"], read_image(tmp_path / "in" / f"{name}.png"))
         assert b"property float motion_z\n" in header
+
+
+def test_a_recording_for_rerun_is_written_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed: pip install 'geossl[viz3d]'")
+    folder = str(pictures(tmp_path / "in", 2))
+    predict_scene_flow(checkpoint(tmp_path, "Mover"), folder, tmp_path, SceneFlowRequest(("rrd",), None, CAMERA))
+    recording = (tmp_path / "rrd" / "frame_0.rrd").read_bytes()
+    assert recording[:4] == b"RRF2" and b"camera/points" in recording
+    # both times of every point: 3 float32 and a colour of 4 bytes each
+    assert len(recording) > 2 * HEIGHT * WIDTH * 3
+
+
+def test_a_missing_rerun_is_named_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    folder, out = str(pictures(tmp_path / "in", 2)), tmp_path / "out"
+    with pytest.raises(ImportError, match=r"pip install 'geossl\[viz3d\]'"):
+        predict_scene_flow(checkpoint(tmp_path, "Mover"), folder, out, SceneFlowRequest(("npy", "rrd"), None, CAMERA))
+    assert not out.exists()
 
 
 def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
