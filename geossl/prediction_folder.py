@@ -37,6 +37,13 @@ def common_meta(kind: str, loaded: LoadedModel, command: str) -> dict[str, Any]:
     }
 
 
+def parts_meta(kind: str, one: LoadedModel, other: LoadedModel, command: str) -> dict[str, Any]:
+    """As `common_meta`, of two models: what is said of the model is said of each, the unit is the first one's."""
+    metas = [common_meta(kind, loaded, command) for loaded in (one, other)]
+    both = {key: [meta[key] for meta in metas] for key in ("checkpoint_hash", "method", "step", "model_size")}
+    return {**metas[0], **both}
+
+
 def begin(out: Path, meta: Mapping[str, Any], mine: Sequence[Path], overwrite: bool) -> None:
     """Checks OUT's meta.json against this prediction's and writes the new one (process 0 only).
 

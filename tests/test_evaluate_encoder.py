@@ -121,6 +121,15 @@ def test_model_finds_places_where_there_are_no_labels(
     assert "flow_pck" not in row and "stereo_pck" not in row and math.isfinite(row["view_pck"])
 
 
+def test_weights_of_a_file_are_a_row_like_their_folder(street: Path, encoder: Path) -> None:
+    data = f"kitti_raw:{street},cameras=[image_02]"
+    names = [str(encoder), f"compact@{encoder / 'encoder' / 'encoder.safetensors'}"]
+    folder, file = (row | {"encoder": ""} for row in evaluate_encoder(names, data, samples=2, device="cpu").rows)
+    assert folder == file
+    with pytest.raises(ValueError, match="compact encoder has no ImageNet weights"):
+        evaluate_encoder([str(encoder), "imagenet"], data, samples=2, device="cpu")
+
+
 def test_unknown_encoder_and_size_are_named(street: Path, encoder: Path) -> None:
     data = f"kitti_raw:{street},cameras=[image_02]"
     with pytest.raises(ValueError, match=r"nowhere is no encoder folder, no finished run"):

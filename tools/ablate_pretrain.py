@@ -1,12 +1,15 @@
-"""Depth after a number of steps: the same short training from random and from pre-trained encoders, several seeds.
+"""What pre-training is worth on the synthetic street, several seeds: in matching, and in depth after so many steps.
 
-    python tools/ablate_pretrain.py -o runs/ablate_pretrain
+    python tools/ablate_pretrain.py geometry -o runs/ablate_pretrain    # about 20 minutes on one core
+    python tools/ablate_pretrain.py depth -o runs/ablate_pretrain       # 15 minutes more; alone 30
 
-Each method of pre-training sees the unlabelled street for `--pretrain-steps`; then Monodepth2 learns depth from
-stereo, alike but for the encoder it starts from. The table gives the median over the seeds and their range: of AbsRel
-on held-out streets at the end, and of the steps, as a share of all, after which the random encoder's final AbsRel was
-reached (2 where it was not). Writes summary.json, abs_rel.png and one run folder a training; interrupted and started
-again, it goes on.
+Each method of pre-training sees the unlabelled street for `--pretrain-steps`. `geometry` scores the encoders on
+held-out streets as they are (`geossl evaluate encoder`), beside a random one, plain patches, and dense InfoNCE whose
+correspondences are wrong: of a shuffled place, or of the same pixel. For `depth`, Monodepth2 learns from stereo, alike
+but for the encoder it starts from: AbsRel on held-out streets at the end, and the steps, as a share of all, after
+which the random encoder's final AbsRel was reached (2 where it was not). Tables give the median over the seeds and
+their range. Writes geometry.json, or depth.json and abs_rel.png, and one run folder a training; interrupted and
+started again, it goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from ablation import Scores, Study, experiment_values, judge, run_folder, run_variant, table_rows
 
 from geossl.commands.console import text_table
+from geossl.commands.evaluate_encoder import evaluate_encoder
 from geossl.config import merge, parse_experiment
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.engine.pretrain import pretrain
@@ -35,17 +39,24 @@ HELD_OUT = StreetOptions(sequences=2, frames=12, width=WIDTH, height=HEIGHT, see
 TRAIN = {"optimizer": "adamw", "lr": 1e-3, "schedule": "cosine", "checkpoint_every": 1000, "sample_every": 1000}
 VALIDATIONS = 20  # of each training, evenly spaced
 NEVER = 2.0  # share of the steps that is noted where the random encoder's end was not reached
+# The places alone, so that the table shows what their correspondences are worth.
+DENSE: dict[str, Any] = {"model": {"dense_weight": 1.0}, "train": {"batch_size": 8}}
 PRETRAINING: dict[str, dict[str, Any]] = {
-    "simclr": {"method": "pretrain_simclr", "train": {"batch_size": 32}},
+    "simclr": {"method": "pretrain_simclr", "train": {"batch_size": 16}},
     "moco": {
         "method": "pretrain_moco",
         "model": {"queue": 128, "momentum": 0.99, "batchnorm_splits": 2},
         "train": {"batch_size": 16},
     },
-    "byol": {"method": "pretrain_byol", "model": {"momentum": 0.99}, "train": {"batch_size": 32}},
-    "dense": {"method": "pretrain_dense", "train": {"batch_size": 12}},
-    "flow": {"method": "pretrain_flow", "data": {"source_offsets": [1]}, "train": {"batch_size": 12}},
+    "byol": {"method": "pretrain_byol", "model": {"momentum": 0.99}, "train": {"batch_size": 16}},
+    "dense": {"method": "pretrain_dense", **DENSE},
+    "flow": {"method": "pretrain_flow", "data": {"source_offsets": [1]}, "train": {"batch_size": 8}},
 }
+BROKEN: dict[str, dict[str, Any]] = {
+    "dense shuffled": {"method": "broken_dense:Shuffled", **DENSE},
+    "dense identity": {"method": "broken_dense:Identity", **DENSE},
+}
+UNTRAINED = ("random:compact", "zncc")
 DEPTH = {
     "method": "monodepth2",
     "model": {
@@ -59,11 +70,34 @@ DEPTH = {
     "train": {**TRAIN, "batch_size": 4, "schedule": "constant"},
 }
 METRIC = "validation/none/abs_rel"
+GEOMETRY = ("stereo_pck", "stereo_tones_pck", "flow_pck", "view_pck", "depth_r2")
 
 
 def main() -> None:
     arguments = options().parse_args()
     data = street_data(arguments.out)
+    (geometry if arguments.table == "geometry" else depth)(arguments, data)
+
+
+def geometry(arguments: argparse.Namespace, data: Mapping[str, Any]) -> None:
+    """The encoders as they are, one call of `evaluate_encoder` a seed."""
+    names = [*(arguments.pretraining or PRETRAINING), *BROKEN]
+    study = Study(base={}, variants={name: {} for name in (*UNTRAINED, *names)}, claims=())
+    scores: dict[tuple[str, int], Mapping[str, float]] = {}
+    for seed in range(arguments.seeds):
+        folders = [str(pretrained(arguments, name, seed, data)) for name in names]
+        source = f"kitti_raw:{arguments.out / 'held_out'},cameras=[image_02]"
+        found = evaluate_encoder([*UNTRAINED, *folders], source, size=(HEIGHT, WIDTH)).full["rows"]
+        for name, row in zip(study.variants, found, strict=True):
+            scores[name, seed] = {figure: row[figure] for figure in GEOMETRY}
+    rows = table_rows(study, scores)
+    settings = {"seeds": arguments.seeds, "pretrain_steps": arguments.pretrain_steps}
+    write_text_atomic(arguments.out / "geometry.json", json.dumps({"table": rows, **settings}, indent=1) + "\n")
+    print(text_table(rows))
+
+
+def depth(arguments: argparse.Namespace, data: Mapping[str, Any]) -> None:
+    """Depth after a number of steps."""
     names = arguments.pretraining or list(PRETRAINING)
     claims = tuple((name, "random", figure) for name in names for figure in ("abs_rel", "steps_to_random"))
     study = Study(base=DEPTH, variants={"random": {}, **{name: {} for name in names}}, claims=claims)
@@ -81,17 +115,18 @@ def main() -> None:
             scores[variant, seed] = {**end, "steps_to_random": share_of_steps(run, goal)}
     rows, verdicts = table_rows(study, scores), judge(study, scores)
     summary = {"table": rows, "claims": verdicts, "seeds": arguments.seeds, "steps": arguments.steps}
-    write_text_atomic(arguments.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text_atomic(arguments.out / "depth.json", json.dumps(summary, indent=1) + "\n")
     write_image(arguments.out / "abs_rel.png", curves(arguments.out, scores))
     print(f"{text_table(rows)}\n\n{text_table(verdicts)}")
 
 
 def options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("table", choices=["geometry", "depth"])
     made.add_argument("-o", "--out", type=Path, default=Path("runs/ablate_pretrain"))
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--steps", type=int, default=300, help="of the training of depth")
-    made.add_argument("--pretrain-steps", type=int, default=400)
+    made.add_argument("--pretrain-steps", type=int, default=200)
     made.add_argument("--pretraining", choices=list(PRETRAINING), action="append", help="may be repeated")
     return made
 
@@ -117,7 +152,7 @@ def pretrained(arguments: argparse.Namespace, name: str, seed: int, data: Mappin
         "data": {**data, "validation": [], "source_offsets": [], "augment": {"jitter": 0}},
         "train": {**TRAIN, "steps": arguments.pretrain_steps, "seed": seed},
     }
-    result = pretrain(parse_experiment(merge(common, PRETRAINING[name]), where=str(run)), run)
+    result = pretrain(parse_experiment(merge(common, (PRETRAINING | BROKEN)[name]), where=str(run)), run)
     if result.encoder is None:
         raise SystemExit(result.exit_code)
     return result.encoder

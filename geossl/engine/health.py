@@ -4,6 +4,7 @@ A method puts what it can into `Objective.health`; every figure is optional, and
 not made:
 
     automasked            share of pixels that auto-masking ignores
+    dynamic               share of pixels left out because they move by themselves
     photometric           photometric error of the warped sources
     identity_photometric  photometric error of the unwarped sources
     median_depth          median of the predicted depth
@@ -33,6 +34,7 @@ GRACE_SHARE, GRACE_LEAST, GRACE_MOST = 0.1, 200, 500  # no check before this sha
 
 NO_FLOW_PX = 0.05  # a mean flow below is taken for none
 WILD_DEG = 45.0  # a mean rotation above is no camera's
+MOSTLY_MOVING = 0.35  # a share of moving pixels above is hardly a street's
 NO_GAIN = 0.98  # a photometric error above this part of the identity's is not lower
 
 Figures = Mapping[str, float]
@@ -61,6 +63,14 @@ CHECKS = (
         lambda f: f["automasked"] > 0.95,
         "auto-masking ignores {automasked:.0%} of the pixels, so little is learned: the frames may hardly move "
         "(raise the frame distance, leave standing frames out) or depth and motion have collapsed",
+    ),
+    Check(
+        "all_dynamic",
+        ("dynamic",),
+        lambda f: f["dynamic"] > MOSTLY_MOVING,
+        "flow consistency leaves out {dynamic:.0%} of the pixels as moving by themselves, and most of a street stands "
+        "still: depth and motion are not ready to be compared (raise model.dynamic_from), or the flow model is wrong "
+        "on these images",
     ),
     Check(
         "no_better_than_identity",
@@ -157,6 +167,8 @@ class Health:
         """
         keep = math.exp(-steps / WINDOW)
         for name, value in figures.items():
+            if not math.isfinite(value):  # a mean over no pixel at all
+                continue
             self.means[name] = keep * self.means.get(name, value) + (1 - keep) * value
         if step <= min(max(GRACE_SHARE * self.total_steps, GRACE_LEAST), GRACE_MOST):
             return {}, []

@@ -35,6 +35,7 @@ from geossl.methods.stereo import baseline_of, left_right
 from geossl.networks.depth_decoder import DepthDecoder
 from geossl.networks.encoders import build_encoder
 from geossl.networks.monodepth import MonodepthNet
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.types import Batch, Frame, Objective
 
 
@@ -45,7 +46,11 @@ class MonodepthOptions(Strict):
         description="monodepth_resnet50 or monodepth_vgg as released, or an encoder "
         "(resnet18, compact, timm:NAME, ...) with Monodepth2's decoder.",
     )
-    encoder_weights: str | None = Field(None, description="imagenet, a file, or null for random; for encoders.")
+    encoder_weights: str | None = Field(
+        None,
+        description="The encoder folder of a pre-training with this network as its encoder, or null for random; for "
+        "an encoder with Monodepth2's decoder also imagenet or a file.",
+    )
     decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
     max_disparity: float = Field(
         0.3,
@@ -69,10 +74,10 @@ class Monodepth(Method):
     def __init__(self, options: MonodepthOptions) -> None:
         super().__init__(options)
         self.network: torch.nn.Module
-        if options.network == "monodepth_resnet50":
-            self.network = MonodepthNet("resnet50", max_disparity=options.max_disparity)
-        elif options.network == "monodepth_vgg":
-            self.network = MonodepthNet("vgg", max_disparity=options.max_disparity)
+        if options.network in ("monodepth_resnet50", "monodepth_vgg"):
+            form: Literal["resnet50", "vgg"] = "vgg" if options.network == "monodepth_vgg" else "resnet50"
+            self.network = MonodepthNet(form, max_disparity=options.max_disparity)
+            load_pyramid(self.network, options.encoder_weights, options.network)
         else:
             encoder = build_encoder(options.network, options.encoder_weights)
             decoder = DepthDecoder(encoder.channels, (0, 1, 2, 3), outputs=2, dims=options.decoder_channels)

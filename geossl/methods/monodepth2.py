@@ -15,11 +15,11 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from geossl.config import Strict
@@ -28,6 +28,7 @@ from geossl.geometry.motion import invert, motion_from_axis_angle
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_reduced, upsample
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
+from geossl.methods.dynamic import FlowConsistency
 from geossl.methods.method import Method, depth_health, motion_health
 from geossl.methods.reprojection import Criterion, Reprojection, View
 from geossl.networks.depth_decoder import NUM_LEVELS, DepthDecoder
@@ -58,11 +59,36 @@ class Monodepth2Options(Strict):
         True, description="Whether the other camera counts among these sources; a stereo pair never stands still."
     )
     full_resolution: bool = Field(True, description="Upsample every scale's depth and compare at full size.")
+    dynamic: Literal["none", "flow_consistency"] = Field(
+        "none",
+        description="flow_consistency: leave out, of the other times' images, what moves by itself because the rigid "
+        "flow of depth and motion disagrees with flow_model's flow (geossl.geometry.rigidity has the rule).",
+    )
+    flow_model: str | None = Field(
+        None, description="Of flow_consistency: run folder or model folder of a trained flow model; stays frozen."
+    )
+    dynamic_from: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the training after which flow_consistency sets in: at first depth and motion agree with "
+        "no flow.",
+    )
     predictive_mask: bool = Field(False, description="SfMLearner's learned mask instead of the auto-mask.")
     mask_weight: float = Field(0.2, ge=0, description="Of the predictive mask's pull towards one.")
     outside: Literal["border", "ignore"] = Field(
         "border", description="Targets that project outside a source: compare with its repeated border, or ignore."
     )
+
+    @model_validator(mode="after")
+    def _flow_consistency_has_a_flow_model(self) -> Self:
+        if self.dynamic == "flow_consistency" and self.flow_model is None:
+            raise ValueError("dynamic: flow_consistency needs `flow_model`: the folder of a trained flow model.")
+        if self.dynamic == "flow_consistency" and "M" not in self.supervision:
+            raise ValueError("dynamic: flow_consistency is for video; supervision S compares images of one time.")
+        if self.dynamic == "none" and self.flow_model is not None:
+            raise ValueError("flow_model is used with `dynamic: flow_consistency` only; set it, or drop flow_model.")
+        return self
 
 
 class Monodepth2(Method):
@@ -92,6 +118,7 @@ class Monodepth2(Method):
             self.mask_decoder = DepthDecoder(
                 self.encoder.channels, self.scales, outputs=2 * self.video + self.stereo, dims=options.decoder_channels
             )
+        self.consistency = None if options.flow_model is None else FlowConsistency(options.flow_model)
 
     # --- prediction --------------------------------------------------------------------------------------------------
 
@@ -132,6 +159,7 @@ class Monodepth2(Method):
         features = self.encoder(batch.target.jittered)
         unit_inverse_depths = self.depth_decoder(features)
         masks = self.mask_decoder(features) if options.predictive_mask else [None] * len(unit_inverse_depths)
+        by_itself = self.moving_by_themselves(batch, views, unit_inverse_depths[0])
 
         photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
         for scale, unit_inverse_depth, mask in zip(self.scales, unit_inverse_depths, masks, strict=True):
@@ -141,7 +169,8 @@ class Monodepth2(Method):
             depth = self.depth_of(upsample(unit_inverse_depth, size))
             if finest or not options.full_resolution:
                 target, seen = area_reduced(batch.target, size), [(area_reduced(f, size), T) for f, T in views]
-                explain = Reprojection(target, seen, self.criterion, self.may_stand_still(batch, views))
+                left_out = None if by_itself is None else F.interpolate(by_itself.float(), size, mode="area") > 0
+                explain = Reprojection(target, seen, self.criterion, self.may_stand_still(batch, views), left_out)
             if mask is not None:
                 mask = upsample(mask, size)[:, : len(views)]
                 mask_term.append(options.mask_weight * -mask.clamp_min(1e-6).log().mean())
@@ -158,12 +187,25 @@ class Monodepth2(Method):
                 health |= depth_health(depth, self.unit_m)
                 if explain.still is not None:
                     maps["moving"], health["automasked"] = moving, 1 - moving.mean()
+                if by_itself is not None:
+                    maps["moves by itself"] = by_itself.any(1, keepdim=True).float()
+                    health["dynamic"] = by_itself.float().mean()
                 health |= motion_health(views[0][1], self.unit_m) if self.video and batch.sources else {}
 
         terms = {"photometric": torch.stack(photometric).mean(), "smoothness": torch.stack(smoothness).mean()}
         if mask_term:
             terms["mask"] = torch.stack(mask_term).mean()
         return Objective(terms, {name: value.detach() for name, value in maps.items()}, health)
+
+    def moving_by_themselves(self, batch: Batch, views: Sequence[View], unit_inverse_depth: Tensor) -> Tensor | None:
+        """(B, sources, H, W) bool, True where a source must not explain the target; None: nowhere."""
+        if self.consistency is None or not batch.sources:
+            return None
+        self.consistency.model(batch)  # so that a wrong one is refused at the first step
+        if self.progress < self.options.dynamic_from:
+            return None
+        depth = self.depth_of(upsample(unit_inverse_depth.detach(), size_of(batch.target.image)))
+        return self.consistency.moving(batch, depth, [T for _, T in views[: len(batch.sources)]])
 
     @property
     def criterion(self) -> Criterion:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geossl.geometry.precision import float32_island
@@ -43,7 +44,12 @@ class Reprojection:
     """A target and its views, to be asked for the error of any number of depth maps of the target's size."""
 
     def __init__(
-        self, target: Frame, views: Sequence[View], criterion: Criterion | None = None, may_stand_still: int = 0
+        self,
+        target: Frame,
+        views: Sequence[View],
+        criterion: Criterion | None = None,
+        may_stand_still: int = 0,
+        left_out: Tensor | None = None,
     ) -> None:
         """
         Args:
@@ -52,8 +58,12 @@ class Reprojection:
             criterion: How errors are measured and combined.
             may_stand_still: So many of the views, from the first, take part in auto-masking: a pixel that their
                 unwarped images explain better keeps that constant error.
+            left_out: (B, n, H, W) bool of the first n views, True where a view says nothing of a pixel, warped or
+                unwarped; None: nowhere. A pixel of which no view says anything has no error.
         """
         self.target, self.views = target, views
+        rest = 0 if left_out is None else len(views) - left_out.shape[1]
+        self.left_out = None if left_out is None else F.pad(left_out, (0, 0, 0, 0, 0, rest))
         self.criterion, self.may_stand_still = criterion or Criterion(), may_stand_still
         self.prepared = fused.prepare(target.image, [source.image for source, _ in views])
 
@@ -65,10 +75,12 @@ class Reprojection:
             maps: Whether maps are asked for, not only their means.
         """
         depth = depth.float() if depth.dtype in (torch.float16, torch.bfloat16) else depth
-        if self.prepared is not None and weight is None and fused.cpu_kernels_run(depth):
+        plain = weight is not None or self.left_out is not None
+        if self.prepared is not None and not plain and fused.cpu_kernels_run(depth):
             return self.in_one_pass(depth, maps)
         first, errors = reprojection_errors(self.target, depth, self.views, self.criterion)
         errors = errors if weight is None else errors * weight
+        errors = without(errors, self.left_out)
         error, moving = combine(errors, self.still, self.criterion.minimum)
         best = errors.detach().amin(1)
         best = best[best.isfinite()].mean()
@@ -102,8 +114,9 @@ class Reprojection:
         """(B, 1, H, W) error of standing still, None where nothing may."""
         if self.may_stand_still == 0:
             return None
-        identity = self.identity[:, : self.may_stand_still]
-        return identity.amin(1, keepdim=True) if self.criterion.minimum else identity.mean(1, keepdim=True)
+        count = self.may_stand_still
+        identity = without(self.identity[:, :count], None if self.left_out is None else self.left_out[:, :count])
+        return identity.amin(1, keepdim=True) if self.criterion.minimum else mean_of_finite(identity)
 
     @cached_property
     def projections(self) -> tuple[Tensor, Tensor]:
@@ -131,26 +144,34 @@ def reprojection_errors(
     return first, torch.cat(errors, 1)
 
 
+def without(errors: Tensor, left_out: Tensor | None) -> Tensor:
+    """(B, views, H, W) errors, infinite where a view is left out."""
+    return errors if left_out is None else errors.masked_fill(left_out, torch.inf)
+
+
+def mean_of_finite(errors: Tensor) -> Tensor:
+    """(B, views, H, W) -> (B, 1, H, W) mean over the views that have an error; infinite where none has."""
+    finite = errors.isfinite()
+    count = finite.sum(1, keepdim=True)
+    mean = errors.where(finite, errors.new_zeros(())).sum(1, keepdim=True) / count.clamp_min(1)
+    return mean.where(count > 0, mean.new_full((), torch.inf))
+
+
 def combine(errors: Tensor, still: Tensor | None, minimum: bool) -> tuple[Tensor, Tensor]:
     """What training minimises (B, 1, H, W), and where it is the warp's.
 
     Args:
         errors: (B, views, H, W), infinite where ignored.
-        still: (B, 1, H, W) error of standing still; None: every pixel with an error moves.
+        still: (B, 1, H, W) error of standing still, infinite where unknown; None: every pixel with an error moves.
         minimum: Least error over views; else their mean.
 
     Source: Godard et al., ICCV 2019, eq. 4 and 5.
     """
-    if minimum:
-        error = errors.amin(1, keepdim=True)  # eq. 4
-    else:
-        finite = errors.isfinite()
-        count = finite.sum(1, keepdim=True)
-        error = errors.where(finite, errors.new_zeros(())).sum(1, keepdim=True) / count.clamp_min(1)
-        error = error.where(count > 0, error.new_full((), torch.inf))
+    error = errors.amin(1, keepdim=True) if minimum else mean_of_finite(errors)  # eq. 4
     moving = error.isfinite()
     if still is None:
         return error.where(moving, error.new_zeros(())), moving
     moving = moving & (error < still)  # eq. 5
     # Static pixels keep their constant error: the mean is over all pixels, as published.
-    return torch.where(moving, error, still), moving
+    constant = still.where(still.isfinite(), still.new_zeros(()))
+    return torch.where(moving, error, constant), moving

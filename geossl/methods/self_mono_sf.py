@@ -42,6 +42,7 @@ from geossl.methods.augmentation import draw_recolouring
 from geossl.methods.flow import flow_health, swapped
 from geossl.methods.method import Method, depth_health
 from geossl.methods.stereo import baseline_of, left_right
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.scene_flow import SceneFlowEstimate, SceneFlowNet, depth_of_fraction
 from geossl.types import Batch, Frame, MissingInput, Objective
 
@@ -51,6 +52,9 @@ LEAST_VISIBLE = 0.5  # of an image: where less seems visible, the estimates are 
 
 class SelfMonoSFOptions(Strict):
     width: float = Field(1.0, gt=0, description="Factor of the network's channels; 1 is the paper's.")
+    encoder_weights: str | None = Field(
+        None, description="Of the feature pyramid: the encoder folder of a pre-training with encoder self_mono_sf."
+    )
     normalize_costs: bool = Field(
         False, description="Standardise features before they are correlated, as UFlow does, to learn sooner."
     )
@@ -80,6 +84,7 @@ class SelfMonoSF(Method):
     def __init__(self, options: SelfMonoSFOptions) -> None:
         super().__init__(options)
         self.network = SceneFlowNet(options.width, options.normalize_costs)
+        load_pyramid(self.network, options.encoder_weights, "self_mono_sf")
         # What a fraction of the width means in metres is a property of the cameras it was learned from.
         self.register_buffer("baseline_m", torch.tensor(torch.nan))
 

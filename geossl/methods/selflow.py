@@ -93,8 +93,7 @@ class SelFlow(Method):
         self.flow_offsets = (1,) if options.frames == 2 else (-1, 1)
         network = PWC if options.frames == 2 else ThreeFramePWC
         self.network: nn.Module = network(options.width, centred=options.centred)
-        if options.encoder_weights is not None:
-            load_pyramid(self.network.pyramid, options.encoder_weights, "pwc")
+        load_pyramid(self.network, options.encoder_weights, "pwc")
         if options.weights is not None:
             state = read_model_weights(options.weights)
             own = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}

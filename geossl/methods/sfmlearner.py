@@ -23,12 +23,16 @@ from geossl.geometry.warping import synthesize_target
 from geossl.losses.photometric import l1_map
 from geossl.losses.smoothness import mean_of, second_order_smoothness
 from geossl.methods.method import Method, depth_health, motion_health
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.sfmlearner import DispNet, PoseExpNet
 from geossl.types import Batch, Frame, Objective
 
 
 class SfMLearnerOptions(Strict):
     source_offsets: tuple[int, ...] = Field((-1, 1), description="The window; must equal data.source_offsets.")
+    encoder_weights: str | None = Field(
+        None, description="Of the depth network's encoder: the encoder folder of a pre-training with encoder dispnet."
+    )
     explainability: float = Field(
         0.2, ge=0, description="Weight of the mask's pull towards one; 0 trains without masks, as released later."
     )
@@ -44,6 +48,7 @@ class SfMLearner(Method):
         super().__init__(options)
         self.pose_offsets = tuple(options.source_offsets)
         self.depth_network = DispNet()
+        load_pyramid(self.depth_network, options.encoder_weights, "dispnet")
         self.pose_network = PoseExpNet(sources=len(self.pose_offsets), explainability=options.explainability > 0)
 
     def predict_depth(self, image: Tensor, K: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from geossl.losses.smoothness import edge_aware_second_order, edge_aware_smoothn
 from geossl.methods.augmentation import SMURF_APPEARANCE, erase_rectangles, vary_apart
 from geossl.methods.flow import PairFlow, both_ways, flow_health, swapped
 from geossl.methods.self_supervision import crop_at, draw_origins, ramp
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.raft import RAFT
 from geossl.types import Batch, Objective
 
@@ -43,6 +44,9 @@ STUDENT_SIGMA = 0.03  # and from which a student needs to be taught
 
 class SMURFOptions(Strict):
     network: Literal["large", "small", "tiny"] = Field("large", description="RAFT's size; large is the paper's.")
+    encoder_weights: str | None = Field(
+        None, description="Of the feature encoder: the encoder folder of a pre-training with encoder raft:SIZE."
+    )
     iterations: int = Field(12, ge=1, description="Of RAFT.")
     crop: tuple[int, int] | None = Field(
         (296, 696),
@@ -74,6 +78,7 @@ class SMURF(PairFlow):
     def __init__(self, options: SMURFOptions) -> None:
         super().__init__(options)
         self.network = RAFT(options.network, options.iterations)
+        load_pyramid(self.network, options.encoder_weights, "raft")
 
     def flows(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """The flow of every iteration, the last first."""

@@ -18,10 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from geossl.config import Strict
@@ -36,6 +37,7 @@ from geossl.losses.robust import charbonnier
 from geossl.losses.smoothness import four_line_smoothness, mean_of
 from geossl.methods.flow import PairFlow, both_ways, flow_health, swapped
 from geossl.networks.flownet import UNFLOW_MEAN, FlowNet
+from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.weights import load_named, read_model_weights
 from geossl.types import Batch, Objective
 
@@ -47,6 +49,11 @@ penalty = partial(charbonnier, exponent=0.45)
 class UnFlowOptions(Strict):
     stack: str = Field("C", pattern="^[CS]S*$", description="C, CS or CSS (S, SS, ...); only the last net learns.")
     weights: str | None = Field(None, description="Run folder, model folder or checkpoint of the stage before.")
+    encoder_weights: str | None = Field(
+        None,
+        description="Of the first convolutions of a stack of one, C or S: the encoder folder of a pre-training with "
+        "encoder flownet.",
+    )
     width: float = Field(1.0, gt=0, description="Factor of the networks' channels; 0.375 is the paper's small 'c'.")
     image_mean: tuple[float, float, float] = Field(UNFLOW_MEAN, description="Subtracted from RGB in [0, 1].")
     image_std: float = Field(1.0, gt=0, description="What the images are then divided by.")
@@ -72,6 +79,15 @@ class UnFlowOptions(Strict):
         None, gt=0, description="Square pixels over which the hidden pixel's cost sets in; null: at once."
     )
 
+    @model_validator(mode="after")
+    def _starts_in_one_way(self) -> Self:
+        if self.encoder_weights is not None and (self.weights is not None or len(self.stack) > 1):
+            raise ValueError(
+                f"stack {self.stack} starts from the stage before (`weights`); encoder_weights are for a stack of C "
+                "or S without `weights`."
+            )
+        return self
+
 
 class UnFlow(PairFlow):
     """FlowNetC, or a stack of nets of which the last learns."""
@@ -84,6 +100,7 @@ class UnFlow(PairFlow):
             options.stack, options.width, options.image_mean, options.image_std, options.normalize_costs
         )
         self.network.nets[:-1].requires_grad_(False)
+        load_pyramid(self.network, options.encoder_weights, "flownet")
         if options.weights is not None:
             load_previous(self.network, read_model_weights(options.weights), options.weights)
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module, ABC):
-    """Images to features at five strides.
+    """Images to features at strides 2, 4, 8, ...: five of them, where the encoder is not one network's own.
 
     Attributes:
-        channels: Channels of the features at strides 2, 4, 8, 16 and 32.
+        channels: Channels of the features, stride 2 first.
         images: How many RGB images are stacked along the channels of the input.
     """
 
@@ -22,7 +22,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3 * images, H, W) RGB in [0, 1] -> five features, stride 2 first, of ceil(H / stride) rows."""
+        """(B, 3 * images, H, W) RGB in [0, 1] -> the features, stride 2 first, of ceil(H / stride) rows."""
 
     def check_input(self, image: Tensor) -> None:
         """Raises ValueError unless `image` is (B, 3 * images, H, W)."""
@@ -53,6 +53,17 @@ class Standardize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std
+
+
+class Stages(nn.ModuleDict):
+    """Modules by name that run one after the other."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """What each of them makes of the one's before it, the first of `x`."""
+        outputs = [x]
+        for stage in self.values():
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
 
 
 def crop_like(x: Tensor, reference: Tensor) -> Tensor:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
-from geossl.networks.blocks import Standardize, conv_float32
+from geossl.networks.blocks import Stages, Standardize, conv_float32
 from geossl.networks.correlation import correlation, standardized_pair
 from geossl.networks.flow_layers import begin_near_zero, check_images, init_he, leaky_conv, scaled
 from geossl.networks.padding import pad_to_multiple, unpad_flow
 
 LEAK = 0.1
+FIRST_CHANNELS, REDIRECTED_CHANNELS = (64, 128, 256), 32
 MULTIPLE = 64
 FLOW_SCALE = 20.0  # an output of 1 is 20 pixels of the full image, at every level
 MAX_DISPLACEMENT, DISPLACEMENT_STRIDE = 20, 2
@@ -71,6 +72,11 @@ class FlowNet(nn.Module):
         for net in self.nets:
             begin_near_zero(*(net.get_submodule(f"trunk.flow{level}") for level in range(2, 7)))
 
+    @property
+    def encoder(self) -> Stages:
+        """The first net's convolutions up to an eighth of the image's size."""
+        return Stages({name: self.nets[0].get_submodule(name) for name in ("conv1", "conv2", "conv3")})
+
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """The last net's flows of `every_net`."""
         return self.every_net(first, second)[-1]
@@ -100,15 +106,20 @@ class FlowNet(nn.Module):
         return [[unpad_flow(flow, padded, size_of(first)) for flow in levels] for levels in flows]
 
 
+def first_stages(channels_in: int, width: float) -> Stages:
+    """`conv1` to `conv3` of both nets, each of stride 2; FlowNetC compares what they make of the two images."""
+    channels = scaled(FIRST_CHANNELS, width)
+    sizes = zip((1, 2, 3), (channels_in, *channels), channels, (7, 5, 5), strict=False)
+    return Stages({f"conv{i}": leaky_conv(c_in, c, LEAK, kernel=k, stride=2) for i, c_in, c, k in sizes})
+
+
 class _FlowNetS(nn.Module):
     """What is given, stacked along the channels, to flows."""
 
     def __init__(self, channels_in: int, width: float) -> None:
         super().__init__()
-        c1, c2, c3 = scaled((64, 128, 256), width)
-        self.conv1 = leaky_conv(channels_in, c1, LEAK, kernel=7, stride=2)
-        self.conv2 = leaky_conv(c1, c2, LEAK, kernel=5, stride=2)
-        self.conv3 = leaky_conv(c2, c3, LEAK, kernel=5, stride=2)
+        _, c2, c3 = scaled(FIRST_CHANNELS, width)
+        self.conv1, self.conv2, self.conv3 = first_stages(channels_in, width).values()
         self.trunk = _Trunk(c3, c2, width)
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
@@ -123,10 +134,9 @@ class _FlowNetC(nn.Module):
     def __init__(self, width: float, normalize_costs: bool) -> None:
         super().__init__()
         self.normalize_costs = normalize_costs
-        c1, c2, c3, redirected = scaled((64, 128, 256, 32), width)
-        self.conv1 = leaky_conv(3, c1, LEAK, kernel=7, stride=2)
-        self.conv2 = leaky_conv(c1, c2, LEAK, kernel=5, stride=2)
-        self.conv3 = leaky_conv(c2, c3, LEAK, kernel=5, stride=2)
+        _, c2, c3 = scaled(FIRST_CHANNELS, width)
+        (redirected,) = scaled([REDIRECTED_CHANNELS], width)
+        self.conv1, self.conv2, self.conv3 = first_stages(3, width).values()
         self.conv_redir = leaky_conv(c3, redirected, LEAK, kernel=1)
         self.trunk = _Trunk(redirected + COSTS, c2, width)
 

@@ -36,9 +36,9 @@ class MonodepthNet(nn.Module):
     ) -> None:
         super().__init__()
         self.max_disparity = max_disparity
-        if encoder not in ("resnet50", "vgg"):
+        if encoder not in LEVELS:
             raise ValueError(f"unknown Monodepth encoder '{encoder}'; expected 'resnet50' or 'vgg'.")
-        self.encoder: _Levels = _Resnet50(width) if encoder == "resnet50" else _Vgg(width)
+        self.encoder: Levels = LEVELS[encoder](width)
         levels = len(self.encoder.channels)
         dims = [max(1, round(width * c)) for c in DECODER_CHANNELS[-levels:]]
         skips = (0, *self.encoder.channels[:-1])
@@ -79,10 +79,18 @@ class MonodepthNet(nn.Module):
         return maps[::-1]
 
 
-class _Levels(nn.Module, ABC):
-    """An encoder with one feature for each halving of the image; `channels` are theirs."""
+class Levels(nn.Module, ABC):
+    """An encoder with one feature for each halving of the image; `channels` are theirs.
+
+    Args:
+        width: Factor of the channels.
+    """
 
     channels: tuple[int, ...]
+
+    @abstractmethod
+    def __init__(self, width: float) -> None:
+        super().__init__()
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]: ...
@@ -99,11 +107,11 @@ class _Conv(nn.Module):
         return F.elu(self.conv(x))
 
 
-class _Vgg(_Levels):
+class _Vgg(Levels):
     """Seven pairs of convolutions, the second of each with stride 2."""
 
     def __init__(self, width: float) -> None:
-        super().__init__()
+        super().__init__(width)
         self.channels = tuple(max(1, round(width * c)) for c in (32, 64, 128, 256, 512, 512, 512))
         below = 3
         blocks = []
@@ -116,11 +124,11 @@ class _Vgg(_Levels):
         return _run(self.blocks, image)
 
 
-class _Resnet50(_Levels):
+class _Resnet50(Levels):
     """ResNet50 without batch normalisation, each stage halving once."""
 
     def __init__(self, width: float) -> None:
-        super().__init__()
+        super().__init__(width)
         dims = [max(1, round(width * c)) for c in (64, 64, 128, 256, 512)]
         self.channels = (dims[0], dims[0], *(4 * dim for dim in dims[1:]))
         stages: list[nn.Module] = [_Conv(3, dims[0], 7, stride=2), _ZeroPaddedMaxPool()]
@@ -134,6 +142,9 @@ class _Resnet50(_Levels):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return _run(self.blocks, image)
+
+
+LEVELS: dict[str, type[Levels]] = {"resnet50": _Resnet50, "vgg": _Vgg}
 
 
 class _ZeroPaddedMaxPool(nn.Module):

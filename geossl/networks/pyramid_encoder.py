@@ -1,76 +1,193 @@
-"""The feature pyramids of the flow networks as encoders, so that they can be pre-trained and handed over.
+"""Networks' own encoders by name, so that they can be pre-trained and handed over.
 
-What hands over is the pyramid alone: the part of PWC-Lite (ARFlow) and PWC (DDFlow, SelFlow) that sees one image. The
-decoders, which compare two, learn with the flow.
+What hands over is the part of a network of flow, scene flow or depth that sees one image. What compares two images,
+and the decoders, learn with the task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from geossl.networks import pwc, pwclite
-from geossl.networks.blocks import Encoder
+from geossl.networks import flownet, monodepth, pwc, pwclite, raft, scene_flow, sfmlearner
+from geossl.networks.blocks import Encoder, Standardize, init_xavier
 from geossl.networks.encoders import build_encoder
 from geossl.networks.flow_layers import PYRAMID_CHANNELS, FeaturePyramid, init_he, scaled
-from geossl.networks.handover import check_handed_over
-from geossl.networks.weights import load_named, read_state_dict
+from geossl.networks.handover import check_handed_over, check_normalisation, normalisation, read_encoder_info
+from geossl.networks.weights import inflate_conv, load_named, read_state_dict
 
-LEAKS = {"pwclite": pwclite.LEAK, "pwc": pwc.LEAK}
+FLOWNET_STD = 0.225  # UnFlow's is 1; weights are rescaled to what a network divides by
 
 
 class PyramidEncoder(Encoder):
-    """Six features, at strides 2 to 64; images enter as they are, in [0, 1].
+    """A network's own layers: a feature for every halving of the image.
 
     Args:
-        arch: 'pwclite' or 'pwc', whose pyramids differ in the leak of their ReLUs.
-        width: Factor of the channels, as the flow network's.
+        pyramid: One image -> the features.
+        channels: Theirs.
+        mean, std: What the network normalises images by; 0 and 1 where it takes them as they are.
     """
 
-    def __init__(self, arch: str, width: float = 1.0) -> None:
+    def __init__(
+        self, pyramid: nn.Module, channels: Sequence[int], mean: float | Sequence[float] = 0.0, std: float = 1.0
+    ) -> None:
         super().__init__()
         self.images = 1
-        self.channels = tuple(scaled(PYRAMID_CHANNELS, width))
-        self.pyramid = FeaturePyramid(self.channels, LEAKS[arch])
-        init_he(self)
+        self.channels = tuple(channels)
+        self.standardize = Standardize(mean, std)
+        self.pyramid = pyramid
 
     def forward(self, image: Tensor) -> list[Tensor]:
         self.check_input(image)
-        return self.pyramid(image)  # type: ignore[no-any-return]
+        return self.pyramid(self.standardize(image))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Encoders of one kind of network.
+
+    Attributes:
+        build: What follows the colon in the encoder's name, or '' -> the encoder; ValueError if that is wrong.
+        part: A network -> the part of it that has the encoder's tensors.
+        variants: What may follow the colon, for messages.
+    """
+
+    build: Callable[[str], PyramidEncoder]
+    part: Callable[[Any], nn.Module]
+    variants: str = "WIDTH, e.g. 0.25"
 
 
 def build_any_encoder(name: str, weights: str | Path | None = None) -> Encoder:
-    """An encoder for one image by name: those of `build_encoder`, and 'pwclite' or 'pwc', with ':WIDTH' if not 1.
+    """An encoder for one image by name: those of `build_encoder`, and networks' own.
+
+    Args:
+        name: 'pwclite', 'pwc', 'flownet', 'self_mono_sf', 'monodepth_resnet50' or 'monodepth_vgg', with ':WIDTH' if
+            not 1; 'raft', with ':SIZE' if not large; 'dispnet'; or a name of `build_encoder`.
+        weights: As of `build_encoder`; networks' own encoders have none of ImageNet.
 
     Raises:
-        ValueError: If the name or width is unknown, or the weights do not fit. Other errors as `build_encoder`.
+        ValueError: If the name or what follows its colon is unknown, or the weights do not fit. Other errors as
+            `build_encoder`.
     """
-    arch, colon, width = name.partition(":")
-    if arch not in LEAKS:
+    arch, _, variant = name.partition(":")
+    if arch not in KINDS:
         return build_encoder(name, weights)
     try:
-        encoder = PyramidEncoder(arch, float(width) if colon else 1.0)
+        encoder = KINDS[arch].build(variant)
     except ValueError:
-        raise ValueError(f"encoder '{name}' should read {arch} or {arch}:WIDTH, e.g. {arch}:0.25.") from None
+        known = f" or {arch}:{KINDS[arch].variants}" if KINDS[arch].variants else ""
+        raise ValueError(f"encoder '{name}' should read {arch}{known}.") from None
     if weights is not None:
-        load_pyramid(encoder.pyramid, weights, arch)
+        _load(encoder.pyramid, encoder, weights, arch)
     return encoder
 
 
-def load_pyramid(pyramid: nn.Module, weights: str | Path, arch: str) -> None:
-    """Loads a pre-trained pyramid into a flow network's.
+def load_pyramid(network: nn.Module, weights: str | Path | None, arch: str) -> None:
+    """Loads a pre-trained encoder into the network that it is a part of.
+
+    A first convolution for one image is spread over stacked ones, and rescaled where the network divides images by
+    another standard deviation than the pre-training did, so that the features stay the same.
 
     Args:
-        pyramid: Changed in place.
-        weights: An encoder folder of a pre-training, or a state dict with the pyramid's own names.
-        arch: What the network's pyramid is: 'pwclite' or 'pwc'.
+        network: Changed in place.
+        weights: An encoder folder of a pre-training, or a state dict with the part's own names; None changes nothing.
+        arch: The encoder's name, without width or size.
 
     Raises:
-        ValueError: If the weights are another encoder's; names the first tensor that does not fit.
+        ValueError: If the weights are another encoder's (names the first tensor that does not fit), or learned from
+            images less another mean.
         FileNotFoundError: If there are none.
     """
+    if weights is not None:
+        _load(KINDS[arch].part(network), network, weights, arch)
+
+
+def _load(part: nn.Module, network: nn.Module, weights: str | Path, arch: str) -> None:
+    if weights == "imagenet":
+        raise ValueError(
+            f"there are no ImageNet weights of {arch}; set encoder_weights to null or to the encoder folder of a "
+            f"pre-training with model.encoder={arch}."
+        )
+    info = read_encoder_info(weights)
+    std = normalisation(network)["std"]
+    first, own = next(iter(part.state_dict().items()))
     with check_handed_over(weights, arch):
-        state = read_state_dict(weights)
-        own = {name.removeprefix("pyramid."): tensor for name, tensor in state.items()}
-        load_named(pyramid, own, f"weights '{weights}'", f" of {arch}")
+        state = {name.removeprefix("pyramid."): tensor for name, tensor in read_state_dict(weights).items()}
+        if first in state and state[first].ndim == 4:
+            if info is not None:
+                state[first] = state[first] * (torch.tensor(std) / torch.tensor(info["std"])).view(1, -1, 1, 1)
+            if own.shape[1] > state[first].shape[1]:
+                state[first] = inflate_conv(state[first], own.shape[1] // state[first].shape[1])
+        load_named(part, state, f"weights '{weights}'", f" of {arch}")
+    if info is not None:
+        check_normalisation(network, {**info, "std": std}, weights)
+
+
+def _width(variant: str) -> float:
+    width = float(variant or 1)
+    if not width > 0:
+        raise ValueError
+    return width
+
+
+def _pyramid(channels: Sequence[int], leak: float) -> Callable[[str], PyramidEncoder]:
+    def build(variant: str) -> PyramidEncoder:
+        own = scaled(channels, _width(variant))
+        return _begun(PyramidEncoder(FeaturePyramid(own, leak), own), init_he)
+
+    return build
+
+
+def _flownet(variant: str) -> PyramidEncoder:
+    width = _width(variant)
+    stages, channels = flownet.first_stages(3, width), scaled(flownet.FIRST_CHANNELS, width)
+    return _begun(PyramidEncoder(stages, channels, flownet.UNFLOW_MEAN, FLOWNET_STD), init_he)
+
+
+def _raft(variant: str) -> PyramidEncoder:
+    size = variant or "large"
+    if size not in raft.FEATURE_LAYERS:
+        raise ValueError
+    _, half, quarter, _, eighth = raft.FEATURE_LAYERS[size]
+    stages = raft.FeatureStages(raft.feature_encoder(size))
+    return PyramidEncoder(stages, (half, quarter, eighth), raft.IMAGE_MEAN, raft.IMAGE_STD)
+
+
+def _dispnet(variant: str) -> PyramidEncoder:
+    if variant:
+        raise ValueError
+    channels = sfmlearner.ENCODER_CHANNELS
+    stages = sfmlearner.encoder_stages(channels)
+    return _begun(PyramidEncoder(stages, channels, sfmlearner.IMAGE_MEAN, sfmlearner.IMAGE_STD), init_xavier)
+
+
+def _monodepth(form: str) -> Callable[[str], PyramidEncoder]:
+    def build(variant: str) -> PyramidEncoder:
+        levels = monodepth.LEVELS[form](_width(variant))
+        return _begun(PyramidEncoder(levels, levels.channels), init_xavier)
+
+    return build
+
+
+def _begun(encoder: PyramidEncoder, init: Callable[[nn.Module], None]) -> PyramidEncoder:
+    """The encoder with the first weights that its network begins with."""
+    init(encoder)
+    return encoder
+
+
+KINDS = {
+    "pwclite": Kind(_pyramid(PYRAMID_CHANNELS, pwclite.LEAK), lambda network: network.feature_pyramid_extractor),
+    "pwc": Kind(_pyramid(PYRAMID_CHANNELS, pwc.LEAK), lambda network: network.pyramid),
+    "self_mono_sf": Kind(_pyramid(scene_flow.PYRAMID_CHANNELS, scene_flow.LEAK), lambda network: network.pyramid),
+    "flownet": Kind(_flownet, lambda network: network.encoder),
+    "raft": Kind(_raft, lambda network: network.encoder, "SIZE, one of " + ", ".join(raft.FEATURE_LAYERS)),
+    "dispnet": Kind(_dispnet, lambda network: network.encoder, ""),
+    "monodepth_resnet50": Kind(_monodepth("resnet50"), lambda network: network.encoder),
+    "monodepth_vgg": Kind(_monodepth("vgg"), lambda network: network.encoder),
+}
+"""Networks' own encoders by name."""

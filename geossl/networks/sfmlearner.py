@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geossl.networks.blocks import Standardize, conv_float32, crop_like, init_xavier
+from geossl.networks.blocks import Stages, Standardize, conv_float32, crop_like, init_xavier
 
 INVERSE_DEPTH_SCALE = 10.0  # inverse depth = 10 sigmoid + 0.01: depth from 0.0999 to 100
 INVERSE_DEPTH_OFFSET = 0.01
 POSE_SCALE = 0.01
+ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512, 512)
+IMAGE_MEAN, IMAGE_STD = 0.5, 0.5
 
 
 class DispNet(nn.Module):
@@ -31,14 +33,14 @@ class DispNet(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (32, 64, 128, 256, 512, 512, 512),
+        channels: Sequence[int] = ENCODER_CHANNELS,
         decoder_channels: Sequence[int] = (512, 512, 256, 128, 64, 32, 16),
     ) -> None:
         super().__init__()
-        self.standardize = Standardize(0.5, 0.5)
+        self.standardize = Standardize(IMAGE_MEAN, IMAGE_STD)
         c, d = (3, *channels), dict(zip(range(7, 0, -1), decoder_channels, strict=True))  # by the layers' numbers
-        for i in range(1, 8):
-            self.add_module(f"conv{i}", _down_twice(c[i - 1], c[i], kernel={1: 7, 2: 5}.get(i, 3)))
+        for name, stage in encoder_stages(channels).items():
+            self.add_module(name, stage)
         for i in range(7, 0, -1):
             skip = c[i - 1] if i > 1 else 0
             coarser_disp = 1 if i <= 3 else 0
@@ -73,6 +75,11 @@ class DispNet(nn.Module):
                 maps.append(INVERSE_DEPTH_SCALE * share + INVERSE_DEPTH_OFFSET)
         return maps[::-1]
 
+    @property
+    def encoder(self) -> Stages:
+        """The encoder's layers, under their own names."""
+        return Stages({f"conv{i}": self.get_submodule(f"conv{i}") for i in range(1, 8)})
+
 
 class PoseExpNet(nn.Module):
     """Motion to every source view, and where each source explains the target.
@@ -89,7 +96,7 @@ class PoseExpNet(nn.Module):
         super().__init__()
         self.sources = sources
         self.explainability = explainability
-        self.standardize = Standardize(0.5, 0.5)
+        self.standardize = Standardize(IMAGE_MEAN, IMAGE_STD)
         c = (3 * (1 + sources), 16, 32, 64, 128, 256, 256, 256)
         for i in range(1, 8):
             kernel = {1: 7, 2: 5}.get(i, 3)
@@ -134,6 +141,12 @@ class PoseExpNet(nn.Module):
                 if i <= 4:
                     maps.append(torch.sigmoid(conv_float32(net(f"predict_mask{i}"), x)))
         return motions[..., :3], motions[..., 3:], maps[::-1]
+
+
+def encoder_stages(channels: Sequence[int]) -> Stages:
+    """`conv1` to `conv7` of DispNet: two convolutions for each halving of the image."""
+    sizes = zip(range(1, 8), (3, *channels), channels, strict=False)
+    return Stages({f"conv{i}": _down_twice(c_in, c, kernel={1: 7, 2: 5}.get(i, 3)) for i, c_in, c in sizes})
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

@@ -36,6 +36,7 @@ from geossl.engine.model_folder import LoadedModel, load_model
 from geossl.formats.kitti_png import write_disparity_png, write_flow_png
 from geossl.formats.npy import write_npy
 from geossl.formats.ply import write_ply
+from geossl.formats.rrd import import_rerun, write_rrd
 from geossl.formats.safe_paths import inside
 from geossl.geometry.camera import backproject
 from geossl.geometry.conversion import scene_flow_to_flow
@@ -50,8 +51,9 @@ from geossl.predict.scene_flow_inference import (
     infer_scene_flow,
     motion_offsets,
 )
-from geossl.prediction_folder import begin, common_meta, my_share
+from geossl.prediction_folder import begin, common_meta, my_share, parts_meta
 from geossl.types import MissingInput, PredictsDepth, PredictsFlow, PredictsSceneFlow
+from geossl.visualize_points import color_by_motion
 
 SCENE_FLOW_OUTPUTS = {
     "disp_0": ".png",
@@ -60,8 +62,10 @@ SCENE_FLOW_OUTPUTS = {
     "npy": ".npy",
     "depth": ".npy",
     "ply": ".ply",
+    "rrd": ".rrd",
 }
 DISPARITIES = frozenset({"disp_0", "disp_1"})
+FULL_COLOUR = 2.0  # length of the recordings' strongest colour, in the unit of depth: 72 km/h at 10 Hz
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,8 @@ def _predict(
 ) -> PredictionSummary:
     start = time.perf_counter()
     check_kinds(request.save, SCENE_FLOW_OUTPUTS)
+    if "rrd" in request.save:
+        import_rerun()  # so that it is missed before anything is computed
     pairs = open_pairs(source, steps, intrinsics=request.intrinsics)
     unknown = next((pair for pair in pairs if pair.first.K is None), None)
     if unknown is not None:
@@ -280,18 +286,19 @@ def _write(
         points, motion = (x[0].flatten(1).numpy() for x in (backproject(depth, K), scene_flow))
         names = ("motion_x", "motion_y", "motion_z")
         write_ply(path, points.T, image.reshape(-1, 3), dict(zip(names, motion, strict=True)))
+    elif kind == "rrd":
+        points, motion = (x[0].flatten(1).T.numpy() for x in (backproject(depth, K), scene_flow))
+        write_rrd(path, points, motion, color_by_motion(motion, FULL_COLOUR))
 
 
 # --- meta.json -------------------------------------------------------------------------------------------------------
 
 
 def _parts_meta(depth: LoadedModel, flow: LoadedModel, moves: bool, command: str) -> dict[str, Any]:
-    """What is said of the models, as `common_meta`, each field of both; the unit is the depth's."""
-    one, other = (common_meta("scene_flow", loaded, command) for loaded in (depth, flow))
-    both = {key: [one[key], other[key]] for key in ("checkpoint_hash", "method", "step", "model_size")}
     check = f"|f + b_w|^2 > {RELATIVE:g} (|f|^2 + |b_w|^2) + {ABSOLUTE:g} px^2 or out of view"
     rule = "stand still by the depth model's camera motion" if moves else "keep their depth along the flow"
-    return {**one, **both, "parts": ["depth", "flow"], "hidden": f"points not seen again ({check}) {rule}"}
+    meta = parts_meta("scene_flow", depth, flow, command)
+    return {**meta, "parts": ["depth", "flow"], "hidden": f"points not seen again ({check}) {rule}"}
 
 
 def _meta(

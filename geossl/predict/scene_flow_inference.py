@@ -61,7 +61,7 @@ def infer_from_parts(
     natives = {id(images[i]): (images[i], pair.first.K) for pair, images in group for i in (0, 1)}
     depths = infer_depth(depth_model, [n for n, _ in natives.values()], [K for _, K in natives.values()], False)
     by_image = {key: torch.from_numpy(depth)[None, None] for key, depth in zip(natives, depths, strict=True)}
-    motions = _motions(depth_model, group)
+    motions = motions_to_next(depth_model, group)
     found = []
     for i, (pair, images) in enumerate(group):
         depth, next_depth = (by_image[id(images[step])] for step in (0, 1))
@@ -79,7 +79,7 @@ def motion_offsets(loaded: LoadedModel) -> tuple[int, ...]:
     return offsets if 1 in offsets else ()
 
 
-def _motions(loaded: LoadedModel, group: Group) -> Tensor | None:
+def motions_to_next(loaded: LoadedModel, group: Group) -> Tensor | None:
     """(B, 4, 4) T_next_this of each pair, or None if the model predicts none."""
     offsets, size = motion_offsets(loaded), model_size(loaded)
     if not offsets:

@@ -18,6 +18,8 @@ PRETRAINING = {
     "pretrain_cpc": "geossl.pretrain.cpc:CPC",
     "pretrain_infomax": "geossl.pretrain.deep_infomax:DeepInfoMax",
     "pretrain_cmc": "geossl.pretrain.cmc:CMC",
+    "pretrain_autoencoder": "geossl.pretrain.reconstruction:Plain",
+    "pretrain_vae": "geossl.pretrain.reconstruction:Variational",
     "pretrain_denoise": "geossl.pretrain.reconstruction:Denoising",
     "pretrain_inpaint": "geossl.pretrain.reconstruction:Inpainting",
     "pretrain_context": "geossl.pretrain.context_prediction:ContextPrediction",

@@ -21,12 +21,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from geossl.geometry.affine import affine_image
+from geossl.methods.teacher import LazyTeacher
 from geossl.pretrain.heads import pooled
 from geossl.pretrain.lab import colour_image, lightness_image, to_lab
 from geossl.pretrain.method import Pretraining, PretrainingOptions, embedding_health
 from geossl.pretrain.mutual_information import across_views
 from geossl.pretrain.pairs import moments
-from geossl.pretrain.teacher import LazyTeacher
 from geossl.pretrain.views import draw_crop
 from geossl.types import Batch, MissingInput, Objective, PredictsDepth
 

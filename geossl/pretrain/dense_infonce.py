@@ -23,11 +23,11 @@ from torch import Tensor
 from geossl.geometry.pixels import sample_at_pixels, size_of
 from geossl.geometry.transforms import resize_pixels
 from geossl.losses.reduction import share_of
+from geossl.methods.teacher import LazyTeacher
 from geossl.pretrain.heads import DenseHead, mlp, pooled
 from geossl.pretrain.method import Pretraining, PretrainingOptions, embedding_health
 from geossl.pretrain.objectives import dense_info_nce, nt_xent
 from geossl.pretrain.pairs import FramePair, ViewPair, moments, self_pair, stereo_pair, temporal_pair, view_pair
-from geossl.pretrain.teacher import LazyTeacher
 from geossl.pretrain.views import Views
 from geossl.types import Batch, Objective
 

@@ -28,11 +28,11 @@ from geossl.losses.reduction import masked_mean
 from geossl.losses.robust import charbonnier
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.flow import flow_health
+from geossl.methods.teacher import LazyTeacher
 from geossl.networks.flow_layers import begin_near_zero, leaky_conv
 from geossl.pretrain.heads import DenseHead
 from geossl.pretrain.method import Pretraining, PretrainingOptions
 from geossl.pretrain.pairs import temporal_pair
-from geossl.pretrain.teacher import LazyTeacher
 from geossl.types import Batch, Objective
 
 LEAK = 0.1

@@ -18,8 +18,9 @@ from geossl.types import Batch
 class PretrainingOptions(Strict):
     encoder: str = Field(
         "resnet18",
-        description="resnet18, resnet34, resnet50, compact, timm:NAME; for flow pwclite or pwc, pwclite:0.25 with a "
-        "quarter of the channels.",
+        description="resnet18, resnet34, resnet50, compact, timm:NAME; or a network's own: pwclite (ARFlow), pwc "
+        "(SelFlow), flownet (UnFlow), raft:large, raft:small, raft:tiny (SMURF), self_mono_sf, dispnet (SfMLearner), "
+        "monodepth_resnet50, monodepth_vgg; pwclite:0.25 with a quarter of the channels.",
     )
     encoder_weights: str | None = Field(None, description="Where to start from: imagenet, a file, or null for random.")
 

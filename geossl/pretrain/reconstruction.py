@@ -1,11 +1,14 @@
-"""Auto-encoders: what noise or a hole has taken from an image is put back, through the deepest feature alone.
+"""Auto-encoders: an image, or what noise or a hole has taken from it, is put back through the deepest feature alone.
 
+Source of `Variational`: Kingma, Welling: Auto-encoding variational Bayes, ICLR 2014, https://arxiv.org/abs/1312.6114.
 Source of `Denoising`: Vincent, Larochelle, Bengio, Manzagol: Extracting and composing robust features with denoising
 autoencoders, ICML 2008. Source of `Inpainting`: Pathak, Krahenbuhl, Donahue, Darrell, Efros: Context encoders: feature
 learning by inpainting, CVPR 2016. https://arxiv.org/abs/1604.07379
 
 Differs:
     * Encoder and decoder are convolutional, their weights apart (Vincent: two layers with tied weights).
+    * The variational code is a vector at each place of the deepest feature; its divergence and the squared error are
+      means over places and pixels instead of sums, and weighed by an option.
     * Inpainting has no adversary, whose weight is 0.001 in the paper: it sharpens pictures, not features. The hole is
       a rectangle anywhere, with half of the sides.
 """
@@ -32,6 +35,11 @@ FILL = 0.45  # of holes: the mean that encoders subtract
 
 class ReconstructionOptions(PretrainingOptions):
     width: int = Field(64, ge=8, description="Channels of the decoder.")
+
+
+class VariationalOptions(ReconstructionOptions):
+    code: int = Field(32, ge=1, description="Numbers of the code at each place.")
+    divergence: float = Field(1e-3, ge=0, description="Weight of the code's divergence from unit normal noise.")
 
 
 class DenoisingOptions(ReconstructionOptions):
@@ -77,6 +85,40 @@ class AutoEncoder(Pretraining, ABC):
         return self.decoder(self.encoder(image)[-1], image)  # type: ignore[no-any-return]
 
 
+class Plain(AutoEncoder):
+    """The image itself: mean of (x - g(f(x)))^2."""
+
+    Options = ReconstructionOptions
+
+    def forward(self, batch: Batch) -> Objective:
+        image = batch.target.image
+        found = self.reconstruct(image)
+        maps = {"target": image, "found": found.detach().clamp(0, 1)}
+        return Objective({"reconstruction": F.mse_loss(found, image.float())}, maps)
+
+
+class Variational(Pretraining):
+    """The image out of a noisy code, which is held near to unit normal noise."""
+
+    Options = VariationalOptions
+
+    def __init__(self, options: VariationalOptions) -> None:
+        super().__init__(options)
+        self.code = nn.Conv2d(self.encoder.channels[-1], 2 * options.code, 1)
+        self.decoder = Decoder(options.code, options.width, len(self.encoder.channels))
+
+    def forward(self, batch: Batch) -> Objective:
+        image = batch.target.image
+        mean, log_variance = conv_float32(self.code, self.encoder(image)[-1]).chunk(2, dim=1)
+        noise = torch.randn(mean.shape).to(mean)
+        found = self.decoder(mean + noise * (log_variance / 2).exp(), image)
+        terms = {
+            "reconstruction": F.mse_loss(found, image.float()),
+            "divergence": self.options.divergence * normal_divergence(mean, log_variance).mean(),
+        }
+        return Objective(terms, {"target": image, "found": found.detach().clamp(0, 1)})
+
+
 class Denoising(AutoEncoder):
     """The clean image out of one with black pixels: mean of (x - g(f(x~)))^2."""
 
@@ -108,6 +150,15 @@ class Inpainting(AutoEncoder):
         loss = masked_mean(error * weight, wide) / masked_mean(weight, wide).clamp_min(1e-6)
         shown = torch.where(hole, found.detach().clamp(0, 1).to(image), image)
         return Objective({"inpainting": loss}, {"given": given, "found": shown})
+
+
+def normal_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL divergence of normal distributions from the unit one, (B, C, h, w) twice -> (B, h, w), summed over C.
+
+    Convention: 0 for mean 0 and variance 1; 1/2 for mean 1 and variance 1.
+    Source: Kingma & Welling, ICLR 2014, appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
 def draw_hole(image: Tensor, share: float, rim: int) -> tuple[Tensor, Tensor]:

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from geossl.geometry.pixels import sample_at_pixels, size_of
 from geossl.losses.reduction import share_of
+from geossl.methods.teacher import LazyTeacher
 from geossl.pretrain.anti_shortcut import windows
 from geossl.pretrain.dense_infonce import draw_places
 from geossl.pretrain.heads import mlp, pooled
 from geossl.pretrain.method import Pretraining, PretrainingOptions, embedding_health
 from geossl.pretrain.mutual_information import margin_ranking
 from geossl.pretrain.pairs import moments, temporal_pair
-from geossl.pretrain.teacher import LazyTeacher
 from geossl.types import Batch, Objective
 
 

@@ -11,6 +11,7 @@ from geossl.engine.health import CHECKS, Health, depth_bounds
 
 SOUND = {
     "automasked": 0.3,
+    "dynamic": 0.1,
     "photometric": 0.1,
     "identity_photometric": 0.2,
     "median_depth": 12.0,
@@ -23,6 +24,7 @@ SOUND = {
 }
 COLLAPSED = {
     "all_masked": {"automasked": 0.99},
+    "all_dynamic": {"dynamic": 0.7},
     "no_better_than_identity": {"photometric": 0.21},
     "depth_at_nearest": {"median_depth": 0.15},
     "depth_at_farthest": {"median_depth": 95.0},
@@ -76,6 +78,13 @@ def test_absent_figures_are_not_checked() -> None:
     health = Health(total_steps=1000)
     assert health.update(900, {"median_depth": 1e-9}, 1)[1] == []  # no bounds known
     assert health.update(901, {}, 1)[1] == []
+
+
+def test_a_mean_over_no_pixel_says_nothing() -> None:
+    health = fresh()
+    health.update(20, {"photometric": 0.1}, 20)
+    health.update(40, {"photometric": math.nan}, 20)
+    assert health.means == {"photometric": 0.1}
 
 
 def test_moving_mean_forgets_over_the_window() -> None:

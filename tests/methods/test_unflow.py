@@ -224,7 +224,7 @@ def test_weights_of_another_method_are_refused(
 
 def test_a_trained_stack_does_without_the_stage_before() -> None:
     options = {"stack": "CS", "weights": "runs/deleted"}
-    assert without_pretrained("unflow", options) == {"stack": "CS", "weights": None}
+    assert without_pretrained("unflow", options) == {"stack": "CS", "weights": None, "encoder_weights": None}
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from geossl.config import ConfigError, parse_experiment
 from geossl.engine.checkpoint import CheckpointError, save_checkpoint
@@ -16,11 +17,20 @@ from geossl.engine.run_folder import last_path
 from geossl.engine.train import make_optimizer
 from geossl.methods import build_method
 from geossl.methods.monodepth2 import Monodepth2
+from geossl.methods.sfmlearner import SfMLearner
 from geossl.networks.blocks import Encoder
 from geossl.networks.encoders import build_encoder
+from geossl.networks.flownet import FlowNet
 from geossl.networks.handover import INFO_FILE, origin
-from geossl.networks.pyramid_encoder import build_any_encoder
+from geossl.networks.monodepth import MonodepthNet
+from geossl.networks.pwc import ThreeFramePWC
+from geossl.networks.pwclite import PWCLite
+from geossl.networks.pyramid_encoder import FLOWNET_STD, build_any_encoder
+from geossl.networks.raft import RAFT
+from geossl.networks.scene_flow import SceneFlowNet
+from geossl.networks.sfmlearner import DispNet
 from geossl.pretrain.method import Pretraining
+from geossl.types import Batch, Frame
 
 SMALL_DEPTH = {"decoder_channels": (4, 4, 8, 8, 8), "supervision": "M"}
 
@@ -42,7 +52,10 @@ def compact(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, Path]:
     return exported(tmp_path_factory.mktemp("compact"), "compact", "pretrain_moco")
 
 
-@pytest.mark.parametrize("name", ["compact", "resnet18", "pwclite:0.25", "pwc:0.5"])
+OWN = ["pwclite:0.25", "pwc:0.5", "flownet:0.375", "raft:tiny", "self_mono_sf:0.25", "dispnet"]
+
+
+@pytest.mark.parametrize("name", ["compact", "resnet18", *OWN, "monodepth_resnet50:0.25", "monodepth_vgg:0.25"])
 def test_features_arrive_to_the_bit(name: str, tmp_path: Path) -> None:
     encoder, folder = exported(tmp_path, name)
     assert sorted(file.name for file in folder.iterdir()) == ["encoder.json", "encoder.safetensors"]
@@ -76,13 +89,98 @@ def test_depth_and_pose_take_the_encoder(compact: tuple[Encoder, Path]) -> None:
         assert (a - b).abs().max() < 1e-5  # two images of one time give the response of one
 
 
-@pytest.mark.parametrize(("method", "arch"), [("arflow", "pwclite"), ("selflow", "pwc")])
-def test_flow_takes_the_pyramid(method: str, arch: str, tmp_path: Path) -> None:
-    encoder, folder = exported(tmp_path, f"{arch}:0.25", "pretrain_simclr")
-    model: Any = build_method(method, {"width": 0.25, "encoder_weights": str(folder)})
-    pyramid = model.network.feature_pyramid_extractor if method == "arflow" else model.network.pyramid
-    image = torch.rand(1, 3, 64, 96)
-    assert all(torch.equal(a, b) for a, b in zip(encoder(image), pyramid(image), strict=True))
+@pytest.mark.parametrize(
+    ("method", "name", "options"),
+    [
+        ("arflow", "pwclite:0.25", {"width": 0.25}),
+        ("selflow", "pwc:0.25", {"width": 0.25}),
+        ("unflow", "flownet:0.25", {"width": 0.25, "image_std": FLOWNET_STD}),
+        ("smurf", "raft:small", {"network": "small"}),
+        ("smurf", "raft", {"network": "large"}),
+        ("self_mono_sf", "self_mono_sf:0.25", {"width": 0.25}),
+        ("sfmlearner", "dispnet", {}),
+        ("monodepth", "monodepth_vgg", {"network": "monodepth_vgg"}),
+        ("monodepth", "compact", {"network": "compact", "decoder_channels": (4, 4, 8, 8, 8)}),
+    ],
+)
+def test_every_method_takes_its_encoder(method: str, name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    encoder, folder = exported(tmp_path, name)
+    model: Any = build_method(method, {**options, "encoder_weights": str(folder)}).eval()
+    image = torch.rand(1, 3, 49, 71)
+    found = encoder(image)
+    assert all(torch.equal(a, b) for a, b in zip(found, features_within(model, image), strict=True))
+
+
+def features_within(model: Any, image: Tensor) -> list[Tensor]:
+    """What a method's network itself makes of an image, by its own layers."""
+    network = model.depth_network if isinstance(model, SfMLearner) else model.network
+    match network:
+        case PWCLite():
+            return network.feature_pyramid_extractor(image)  # type: ignore[no-any-return]
+        case ThreeFramePWC() | SceneFlowNet():
+            return network.pyramid(image)  # type: ignore[no-any-return]
+        case FlowNet():
+            x, features = network.standardize(image), []
+            for conv in (network.nets[0].conv1, network.nets[0].conv2, network.nets[0].conv3):
+                x = conv(x)
+                features.append(x)
+            return features
+        case RAFT():
+            net, x = network.net.feature_encoder, network.standardize(image)
+            x1 = net.layer1(net.convnormrelu(x))
+            return [x1, net.layer2(x1), net(x)]
+        case DispNet():
+            features = [network.standardize(image)]
+            for i in range(1, 8):
+                features.append(network.get_submodule(f"conv{i}")(features[-1]))
+            return features[1:]
+        case MonodepthNet():
+            return network.encoder(image)
+        case _:
+            return network[0](image)  # type: ignore[no-any-return]
+
+
+def test_flownet_keeps_the_response_of_one_image_for_two_and_another_deviation(tmp_path: Path) -> None:
+    encoder, folder = exported(tmp_path, "flownet:0.25")
+    options = {"stack": "S", "width": 0.25, "image_std": 1.0, "encoder_weights": str(folder)}
+    network: Any = build_method("unflow", options).network
+    image = torch.rand(2, 3, 49, 71)
+    x = network.standardize(image).repeat(1, 2, 1, 1)
+    for layer, expected in zip(("conv1", "conv2", "conv3"), encoder(image), strict=True):
+        x = network.nets[0].get_submodule(layer)(x)
+        assert (x - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_what_cannot_be_handed_over_is_named(tmp_path: Path) -> None:
+    _, folder = exported(tmp_path, "flownet:0.25")
+    weights = {"width": 0.25, "encoder_weights": str(folder)}
+    with pytest.raises(ValueError, match=r"standardised with mean"):
+        build_method("unflow", {**weights, "image_mean": (0.5, 0.5, 0.5)})
+    with pytest.raises(ValueError, match=r"stack CS starts from the stage before"):
+        build_method("unflow", {**weights, "stack": "CS"})
+    with pytest.raises(ValueError, match=r"encoder 'flownet:0\.25', and this one is 'raft'.*model\.encoder=raft"):
+        build_method("smurf", {"network": "tiny", "encoder_weights": str(folder)})
+    with pytest.raises(
+        ValueError, match=r"does not fit Stages of flownet: .*another shape.*encoder 'flownet:0\.25'\."
+    ):
+        build_method("unflow", {"width": 0.5, "encoder_weights": str(folder)})
+    with pytest.raises(ValueError, match=r"no ImageNet weights of monodepth_vgg; .*model\.encoder=monodepth_vgg"):
+        build_method("monodepth", {"network": "monodepth_vgg", "encoder_weights": "imagenet"})
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        build_method("self_mono_sf", {"width": 0.1, "encoder_weights": "nowhere"})
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("pretraining", ["pretrain_moco", "pretrain_dense", "pretrain_flow", "pretrain_inpaint"])
+def test_pre_training_reaches_every_layer(name: str, pretraining: str) -> None:
+    torch.manual_seed(0)
+    options = {"queue": 4} if pretraining == "pretrain_moco" else {}
+    method = build_method(pretraining, {"encoder": name, **options})
+    image = torch.rand(2, 3, 64, 96)
+    frame = Frame(image, image, torch.eye(3).repeat(2, 1, 1))
+    method(Batch(frame, (frame,), (1,), index=torch.arange(2), names=("a/0", "b/0"))).total.backward()
+    assert all(p.grad is not None for n, p in method.named_parameters() if n.startswith("encoder."))
+    assert any((p.grad != 0).any() for n, p in method.named_parameters() if n.startswith("encoder."))  # type: ignore[union-attr]
 
 
 def test_another_encoder_is_named_with_the_first_mismatch(compact: tuple[Encoder, Path], tmp_path: Path) -> None:
@@ -112,6 +210,12 @@ def test_another_normalisation_is_named(compact: tuple[Encoder, Path], tmp_path:
 def test_encoder_names_are_checked() -> None:
     with pytest.raises(ValueError, match=r"'pwclite:wide' should read pwclite or pwclite:WIDTH"):
         build_any_encoder("pwclite:wide")
+    with pytest.raises(ValueError, match=r"'flownet:-1' should read flownet or flownet:WIDTH, e\.g\. 0\.25"):
+        build_any_encoder("flownet:-1")
+    with pytest.raises(ValueError, match=r"'raft:huge' should read raft or raft:SIZE, one of large, small, tiny"):
+        build_any_encoder("raft:huge")
+    with pytest.raises(ValueError, match=r"'dispnet:2' should read dispnet\."):
+        build_any_encoder("dispnet:2")
     with pytest.raises(ValueError, match="unknown encoder 'compcat'"):
         build_any_encoder("compcat")
 

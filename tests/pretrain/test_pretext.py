@@ -35,7 +35,7 @@ from geossl.pretrain.mutual_information import (
     jensen_shannon,
     margin_ranking,
 )
-from geossl.pretrain.reconstruction import Decoder, draw_hole
+from geossl.pretrain.reconstruction import Decoder, draw_hole, normal_divergence
 from geossl.pretrain.rotation import all_turns, draw_square
 from geossl.pretrain.tracking import patches_at
 from geossl.types import Batch, Frame, MissingInput
@@ -204,6 +204,16 @@ def test_exemplars_depend_on_their_index_only() -> None:
 
 
 # --- reconstruction and colour ---------------------------------------------------------------------------------------
+
+
+def test_normal_divergence_of_closed_forms() -> None:
+    mean, variance = (torch.tensor(x).view(1, 2, 1, 1) for x in ([1.0, 0.0], [1.0, 4.0]))
+    expected = 0.5 + 0.5 * (4 - 1 - math.log(4))  # of mean 1; of variance 4
+    assert float(normal_divergence(mean, variance.log())) == exactly(expected)
+    oracle = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, variance.sqrt()), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert float(oracle.sum()) == exactly(expected)
 
 
 def test_hole_has_its_size_and_a_rim() -> None:
