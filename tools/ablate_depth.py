@@ -4,16 +4,19 @@
 
 Each variant is the configuration of a method with one part changed. All are trained alike, from scratch or from one
 beginning of the same seed, and scored on held-out streets with exact dense labels; the table gives the median over the
-seeds and their range. Writes summary.json and one run folder a training; interrupted and started again, it goes on.
+seeds and their range. The study `objective` asks the objectives without a network (free_depth.py). Writes summary.json
+and one run folder a training; interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
-from ablation import FLOW_TRAIN, NARROW_ARFLOW, Study, parser, run_studies
+from ablation import FLOW_TRAIN, NARROW_ARFLOW, Study, parser, report_study, run_studies
+from free_depth import OBJECTIVES, ablate_objective
 
 from geossl.config import merge
 from geossl.data.synthetic import StreetOptions, read_labels, write_street
@@ -86,11 +89,36 @@ MONODEPTH2 = Study(
     ),
     composed={"video, flow consistency": {"flow": FLOW, "consistent video": merge(VIDEO, CONSISTENT)}},
 )
-STUDIES = {"monodepth": MONODEPTH, "monodepth2": MONODEPTH2}
+# Depth that small networks learn in minutes is too soft for what single pixels are taught to show.
+OBJECTIVE = Study(
+    base={},
+    variants={name: {} for name in OBJECTIVES},
+    claims=(("minimum reprojection", "mean reprojection", "abs_rel_half_occluded"),),
+)
+TRAININGS = {"monodepth": MONODEPTH, "monodepth2": MONODEPTH2}
+STUDIES = {"objective": OBJECTIVE, **TRAININGS}
 
 
 def main() -> None:
     arguments = parser(__doc__, "runs/ablate_depth", STUDIES).parse_args()
+    asked = arguments.study or list(STUDIES)
+    if "objective" in asked:
+        report_study(arguments, "objective", OBJECTIVE, objective_scores(arguments.out / "objective", arguments.seeds))
+    arguments.study = [name for name in asked if name in TRAININGS]
+    if arguments.study:
+        run_trainings(arguments)
+
+
+def objective_scores(folder: Path, seeds: int) -> dict[tuple[str, int], dict[str, float]]:
+    """Figures of the objectives by (name, seed)."""
+    scores = {}
+    for seed in range(seeds):
+        for name, figures in ablate_objective(folder / f"street-{seed}", (HEIGHT, WIDTH), seed).items():
+            scores[name, seed] = figures
+    return scores
+
+
+def run_trainings(arguments: argparse.Namespace) -> None:
     street, held_out = arguments.out / "street", arguments.out / "held_out"
     write_street(street, TRAINING)
     write_street(held_out, HELD_OUT)
@@ -101,7 +129,7 @@ def main() -> None:
         "cache": "memory",
         "num_workers": 0,
     }
-    run_studies(STUDIES, arguments, {"data": data}, lambda *runs: score(runs[-1], held_out))
+    run_studies(TRAININGS, arguments, {"data": data}, lambda *runs: score(runs[-1], held_out))
 
 
 @torch.no_grad()

@@ -83,8 +83,6 @@ def run_studies(
     Returns:
         The figures by study.
     """
-    path = arguments.out / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
     found = {}
     for name in arguments.study or list(studies):
         study, scores = studies[name], {}
@@ -98,11 +96,18 @@ def run_studies(
                 }
                 scores[variant, seed] = run_together(run_folder(arguments.out, name, variant, seed), runs, score)
         found[name] = scores
-        rows, verdicts = table_rows(study, scores), judge(study, scores)
-        summary[name] = {"table": rows, "claims": verdicts, "seeds": arguments.seeds}
-        write_text_atomic(path, json.dumps(summary, indent=1) + "\n")
-        print(f"{name}\n{text_table(rows)}\n\n{text_table(verdicts)}\n", flush=True)
+        report_study(arguments, name, study, scores)
     return found
+
+
+def report_study(arguments: argparse.Namespace, name: str, study: Study, scores: Scores) -> None:
+    """Prints a study's tables, and adds them to OUT/summary.json."""
+    path = arguments.out / "summary.json"
+    summary = json.loads(path.read_text()) if path.is_file() else {}
+    rows, verdicts = table_rows(study, scores), judge(study, scores)
+    summary[name] = {"table": rows, "claims": verdicts, "seeds": arguments.seeds}
+    write_text_atomic(path, json.dumps(summary, indent=1) + "\n")
+    print(f"{name}\n{text_table(rows)}\n\n{text_table(verdicts)}\n", flush=True)
 
 
 def run_folder(out: Path, study: str, variant: str, seed: int) -> Path:

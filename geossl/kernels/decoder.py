@@ -13,6 +13,9 @@ from geossl.kernels import cpu_kernels_run
 from geossl.kernels.library import INT, POINTER, in_parallel, kernel, pointer
 
 
+WORTH_SHARING = 1 << 20  # elements; for fewer, waking another thread costs more than it takes over
+
+
 class _Shape(ctypes.Structure):
     """The struct `Shape` of csrc/decoder.c."""
 
@@ -78,5 +81,6 @@ def _over_rows(name: str, maps: tuple[Tensor | None, ...], shape: _Shape, batch:
     run = kernel(name, *[POINTER] * (len(maps) + 1), INT, INT)
     pointers = *map(pointer, maps), ctypes.addressof(shape)
     rows = batch * shape.height
-    parts = min(torch.get_num_threads(), rows)
+    size = shape.factor**2 * rows * shape.width * (shape.channels + shape.joined)
+    parts = min(torch.get_num_threads(), rows) if size >= WORTH_SHARING else 1
     in_parallel(lambda i: run(*pointers, rows * i // parts, rows * (i + 1) // parts), parts)

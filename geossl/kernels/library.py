@@ -85,14 +85,22 @@ def bands(batch: int, height: int, least: int = 16) -> list[tuple[int, int, int]
 
 
 def in_parallel(work: Callable[[int], None], count: int) -> None:
-    """Calls `work` with 0 .. count - 1, on as many threads as torch uses: ctypes lets other threads run meanwhile."""
+    """Calls `work` with 0 .. count - 1, on as many threads as torch uses: ctypes lets other threads run meanwhile.
+
+    This thread works too, and does not wait for helpers that wake up too late to find anything left to do.
+    """
     threads = min(torch.get_num_threads(), count)
-    if threads <= 1:
-        for index in range(count):
+    indices = iter(range(count))
+
+    def take() -> None:
+        for index in indices:
             work(index)
-        return
-    for _ in _pool(threads, os.getpid()).map(work, range(count)):
-        pass
+
+    helpers = [_pool(threads - 1, os.getpid()).submit(take) for _ in range(threads - 1)]
+    take()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
 
 
 @lru_cache
