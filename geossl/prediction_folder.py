@@ -12,7 +12,17 @@ import geossl
 from geossl.engine.model_folder import LoadedModel
 from geossl.formats.atomic import write_text_atomic
 
-IDENTITY = ("kind", "checkpoint_hash", "model_size", "flip_postprocessing", "network_size", "max_px", "baseline_m")
+IDENTITY = (
+    "kind",
+    "checkpoint_hash",
+    "model_size",
+    "flip_postprocessing",
+    "network_size",
+    "max_px",
+    "baseline_m",
+    "runtime",
+    "precision",
+)
 """Fields of meta.json in which two predictions in one folder must agree."""
 
 Item = TypeVar("Item")
@@ -54,7 +64,7 @@ def begin(out: Path, meta: Mapping[str, Any], mine: Sequence[Path], overwrite: b
         overwrite: Remove those that exist, and accept whatever the folder says of itself.
 
     Raises:
-        ValueError: If OUT holds another model's, or another source's, predictions under these names.
+        ValueError: If OUT holds predictions that differ in `IDENTITY`, or another source's under these names.
     """
     path = out / "meta.json"
     if overwrite:
@@ -77,9 +87,8 @@ def _check_agrees(out: Path, old: Mapping[str, Any] | None, meta: Mapping[str, A
         return
     for key in IDENTITY:
         if old.get(key) != meta.get(key):
-            raise ValueError(
-                f"{out} holds predictions with {key} = {old.get(key)}, these have {meta.get(key)}. {remedy}"
-            )
+            before = old.get(key, "not said")
+            raise ValueError(f"{out} holds predictions with {key} = {before}, these have {meta.get(key)}. {remedy}")
     for name, entry in meta["files"].items():
         before = old.get("files", {}).get(name)
         if before is not None and before.get("source") != entry["source"]:

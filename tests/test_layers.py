@@ -12,10 +12,10 @@ BASE = {"types", "config", "geometry", "formats", "appearance"}
 ALLOWED = {
     "config": {"methods"},  # inside functions only: the schema of a method's options
     "types": set(),
+    "kernels": set(),  # of tensors and numbers alone, so that every part above may have a fast version
     "geometry": {"types", "kernels"},
     "appearance": {"geometry", "kernels"},
     "losses": {"types", "geometry", "kernels"},
-    "kernels": {"types", "geometry"},
     "networks": {"types", "config", "geometry", "losses", "kernels"},
     # of pretrain only its table of names
     "methods": {"types", "config", "geometry", "appearance", "losses", "kernels", "networks", "pretrain"},

@@ -66,7 +66,7 @@ def load_disparity_truth(truth: Truth, visible_only: bool = False) -> np.ndarray
     ref = truth.visible_disparity if visible_only else truth.file
     if ref is None:
         raise ValueError(f"{truth.file} has no map of the visible pixels beside it; unpack disp_noc.")
-    return of_image_size(decode_disparity_png(ref.read(), str(ref)), truth.size, truth.file)
+    return of_image_size(decode_disparity_png(ref.read(), str(ref)), truth.size, ref)
 
 
 def load_object_map(truth: Truth) -> np.ndarray | None:

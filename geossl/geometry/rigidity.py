@@ -50,7 +50,7 @@ def rigidity_residual(flow: Tensor, depth: Tensor, K: Tensor, T_b_a: Tensor, K_b
             f"flow has shape {tuple(flow.shape)}, depth {tuple(depth.shape)}; expected (B, 2, H, W) and (B, 1, H, W)."
         )
     rigid, in_front = rigid_flow(depth, K, T_b_a, K_b)
-    residual = (flow - rigid).norm(dim=1, keepdim=True)
+    residual = torch.hypot(*(flow - rigid).split(1, dim=1))  # `norm` takes hundreds of times as long on CPUs
     return residual.where(in_front, residual.new_full((), torch.inf))
 
 
@@ -82,7 +82,7 @@ def moves_by_itself(
     Convention: at W = 1242 and a median of 1 px: of a flow of 100 px, 5 px is still rigid and 5.1 px is not; of 20 px,
         3 and 3.1. At a median of 2 px it is 6 and 6.1 for both.
     """
-    length = flow.norm(dim=1, keepdim=True)
+    length = torch.hypot(*flow.split(1, dim=1))
     median = residual.flatten(1).median(dim=1).values[:, None, None, None]
     limit = torch.maximum(of_length * length, of_median * median).clamp_min(of_width * flow.shape[-1])
     return (residual > limit) | residual.isinf()

@@ -12,7 +12,6 @@ from torch.autograd.function import once_differentiable
 from geossl.kernels import cpu_kernels_run
 from geossl.kernels.library import INT, POINTER, in_parallel, kernel, pointer
 
-
 WORTH_SHARING = 1 << 20  # elements; for fewer, waking another thread costs more than it takes over
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geossl.geometry.camera import MIN_Z
 from geossl.kernels import cpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, LONG, POINTER, bands, in_parallel, kernel, pointer
 
@@ -111,6 +110,7 @@ def reproject(
     epipoles: Tensor,
     still: Tensor | None = None,
     *,
+    min_z: float,
     ssim_weight: float = 0.85,
     minimum: bool = True,
     ignore_outside: bool = False,
@@ -123,6 +123,7 @@ def reproject(
         depth: (B, 1, H, W) float32.
         homographies, epipoles: (V, B, 3, 3) and (V, B, 3), from `geossl.geometry.warping.projection` for every view.
         still: (B, 1, H, W) error of standing still; a pixel that moves has less. None: every pixel moves.
+        min_z: A point with no greater z has no projection.
         ssim_weight: As in `photometric_map`.
         minimum: Take the least error over views; else their mean.
         ignore_outside: Whether a view has no error where it does not see the point; else its border is repeated.
@@ -130,7 +131,7 @@ def reproject(
 
     Differs: a second derivative is refused.
     """
-    rule = (ssim_weight, minimum, ignore_outside, maps)
+    rule = (min_z, ssim_weight, minimum, ignore_outside, maps)
     loss, best, *shown = _Reproject.apply(depth, homographies, epipoles, views, still, rule)
     return Reprojected(loss, best, dict(zip(("error", "moving", "warped"), shown, strict=True)) if maps else {})
 
@@ -144,9 +145,9 @@ class _Reproject(torch.autograd.Function):
         epipoles: Tensor,
         views: Views,
         still: Tensor | None,
-        rule: tuple[float, bool, bool, bool],
+        rule: tuple[float, float, bool, bool, bool],
     ) -> tuple[Tensor | None, ...]:
-        ssim_weight, minimum, ignore_outside, maps = rule
+        min_z, ssim_weight, minimum, ignore_outside, maps = rule
         b, _, h, w = depth.shape
         depth, still = depth.contiguous(), None if still is None else still.contiguous()
         matrices, vectors = homographies.contiguous(), epipoles.contiguous()
@@ -158,7 +159,7 @@ class _Reproject(torch.autograd.Function):
         sums = torch.empty(len(parts), SUMS + SUMS_OF_VIEW * len(matrices), dtype=torch.float64)
         tensors = (depth, views.target, views.sources, matrices, vectors, still, grad_depth, error, moving, warped)
         sizes = (b, h, w, len(matrices), minimum, ignore_outside)
-        arguments = _Arguments(*map(pointer, tensors), *sizes, ssim_weight, MIN_Z, 1 / depth.numel())
+        arguments = _Arguments(*map(pointer, tensors), *sizes, ssim_weight, min_z, 1 / depth.numel())
         run = kernel("geossl_reprojection", POINTER, INT, INT, INT, POINTER)
         in_parallel(lambda i: run(ctypes.addressof(arguments), *parts[i], pointer(sums[i])), len(parts))
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geossl.geometry.camera import MIN_Z
 from geossl.geometry.precision import float32_island
 from geossl.geometry.warping import projection, synthesize_target
 from geossl.kernels import photometric as fused
@@ -94,6 +95,7 @@ class Reprojection:
             depth,
             *self.projections,
             self.still,
+            min_z=MIN_Z,
             ssim_weight=self.criterion.ssim_weight,
             minimum=self.criterion.minimum,
             ignore_outside=self.criterion.outside == "ignore",

@@ -17,6 +17,7 @@ from geossl.networks.resnet import ResnetEncoder
 from geossl.networks.weights import describe_misfit, inflate_conv, load_named, read_state_dict
 
 RESNET_NAMES = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
+NAMES = (*RESNET_NAMES, "compact", "timm:NAME")
 STRIDES = (2, 4, 8, 16, 32)
 
 
@@ -41,6 +42,15 @@ def build_encoder(name: str, weights: str | Path | None = None, images: int = 1)
     return encoder
 
 
+def check_name(name: str, known: Sequence[str]) -> None:
+    """Raises ValueError unless the encoder is known or one of timm's; names the closest and all that are known."""
+    if name in known or name.startswith("timm:"):
+        return
+    close = difflib.get_close_matches(name.partition(":")[0], known, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise ValueError(f"unknown encoder '{name}'.{hint} Known: {', '.join(known)}.")
+
+
 def _build(name: str, weights: str | Path | None, images: int) -> Encoder:
     if name.startswith("timm:"):
         handed_over = read_encoder_info(weights) is not None
@@ -50,11 +60,7 @@ def _build(name: str, weights: str | Path | None, images: int) -> Encoder:
         return encoder
     if name == "compact":
         return CompactEncoder(weights, images)
-    if name not in RESNET_NAMES:
-        known = [*RESNET_NAMES, "compact", "timm:NAME"]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"unknown encoder '{name}'.{hint} Known: {', '.join(known)}.")
+    check_name(name, NAMES)
     return ResnetEncoder(RESNET_NAMES[name], weights, images)
 
 

@@ -1,8 +1,8 @@
 """Encoder folders: what a pre-training hands over to depth, pose and flow.
 
 A folder holds `encoder.safetensors` (the encoder's own tensor names) and `encoder.json`: format, arch (a name of
-`build_any_encoder`), in_channels, mean and std of the input's normalisation, the method, its step
-and image size, and the sha256 of the weights. A folder is read wherever `encoder_weights` takes a file.
+`build_any_encoder`), in_channels, mean and std of the input's normalisation, the method, its step and image size, and
+the sha256 of the weights. A folder is read wherever `encoder_weights` takes a file.
 """
 
 from __future__ import annotations
@@ -69,19 +69,22 @@ def check_handed_over(weights: str | Path | None, name: str) -> Iterator[None]:
         ValueError: If the folder is of another encoder; names the first tensor that does not fit.
     """
     info = read_encoder_info(weights)
-    told = "" if info is None else f" They were pre-trained as encoder '{info['arch']}'."
-    advice = ""
-    if info is not None and info["arch"].partition(":")[0] != name.partition(":")[0]:
-        advice = (
-            f" They were pre-trained as encoder '{info['arch']}', and this one is '{name}': choose the same "
-            f"(model.encoder, and model.pose_encoder where there is one), or pre-train with model.encoder={name}."
+    if info is None:
+        yield
+        return
+    is_other = info["arch"].partition(":")[0] != name.partition(":")[0]
+    told = f"They were pre-trained as encoder '{info['arch']}'"
+    if is_other:
+        told += (
+            f", and this one is '{name}': choose the same (model.encoder, and model.pose_encoder where there is one), "
+            f"or pre-train with model.encoder={name}"
         )
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{error}{advice or told}") from None
-    if advice:
-        raise ValueError(f"weights '{weights}' do not fit.{advice}")
+        raise ValueError(f"{error} {told}.") from None
+    if is_other:
+        raise ValueError(f"weights '{weights}' do not fit. {told}.")
 
 
 def check_normalisation(encoder: nn.Module, info: Mapping[str, Any], where: str | Path) -> None:

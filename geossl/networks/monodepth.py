@@ -10,7 +10,6 @@ Differs: upsampled maps are cropped to the size they join, so image sizes need n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geossl.networks.blocks import conv_float32, crop_like, init_xavier
+from geossl.networks.flow_layers import scaled
 
 DECODER_CHANNELS = (512, 512, 256, 128, 64, 32, 16)
 
@@ -40,7 +40,7 @@ class MonodepthNet(nn.Module):
             raise ValueError(f"unknown Monodepth encoder '{encoder}'; expected 'resnet50' or 'vgg'.")
         self.encoder: Levels = LEVELS[encoder](width)
         levels = len(self.encoder.channels)
-        dims = [max(1, round(width * c)) for c in DECODER_CHANNELS[-levels:]]
+        dims = scaled(DECODER_CHANNELS[-levels:], width)
         skips = (0, *self.encoder.channels[:-1])
         self.upconvs = nn.ModuleDict()
         self.iconvs = nn.ModuleDict()
@@ -65,14 +65,12 @@ class MonodepthNet(nn.Module):
         x = skips[-1]
         maps: list[Tensor] = []
         for level in range(len(skips) - 1, 0, -1):
-            size = skips[level - 1]  # what this level comes out as large as
-            up = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            parts = [self.upconvs[str(level)](crop_like(up, size))]
-            if level > 1:
-                parts.append(size)
+            skip = skips[level - 1]
+            parts = [self.upconvs[str(level)](_doubled(x, skip))]
+            if level > 1:  # of the image itself only the size is used
+                parts.append(skip)
             if maps:
-                finer = F.interpolate(maps[-1], scale_factor=2.0, mode="nearest")
-                parts.append(crop_like(finer, size).to(parts[0].dtype))
+                parts.append(_doubled(maps[-1], skip).to(parts[0].dtype))
             x = self.iconvs[str(level)](torch.cat(parts, 1))
             if level <= 4:
                 maps.append(self.max_disparity * torch.sigmoid(conv_float32(self.disps[str(level)], x)))
@@ -112,7 +110,7 @@ class _Vgg(Levels):
 
     def __init__(self, width: float) -> None:
         super().__init__(width)
-        self.channels = tuple(max(1, round(width * c)) for c in (32, 64, 128, 256, 512, 512, 512))
+        self.channels = tuple(scaled((32, 64, 128, 256, 512, 512, 512), width))
         below = 3
         blocks = []
         for channels, kernel in zip(self.channels, (7, 5, 3, 3, 3, 3, 3), strict=True):
@@ -129,7 +127,7 @@ class _Resnet50(Levels):
 
     def __init__(self, width: float) -> None:
         super().__init__(width)
-        dims = [max(1, round(width * c)) for c in (64, 64, 128, 256, 512)]
+        dims = scaled((64, 64, 128, 256, 512), width)
         self.channels = (dims[0], dims[0], *(4 * dim for dim in dims[1:]))
         stages: list[nn.Module] = [_Conv(3, dims[0], 7, stride=2), _ZeroPaddedMaxPool()]
         below = dims[0]
@@ -168,7 +166,12 @@ class _Residual(nn.Module):
         return F.elu(self.conv3(self.conv2(self.conv1(x))) + self.projection(x))
 
 
-def _run(blocks: Sequence[nn.Module] | nn.ModuleList, x: Tensor) -> list[Tensor]:
+def _doubled(x: Tensor, reference: Tensor) -> Tensor:
+    """`x` twice as large, cropped to the reference's size."""
+    return crop_like(F.interpolate(x, scale_factor=2.0, mode="nearest"), reference)
+
+
+def _run(blocks: nn.ModuleList, x: Tensor) -> list[Tensor]:
     """The output of every block, one after the other."""
     outputs = []
     for block in blocks:

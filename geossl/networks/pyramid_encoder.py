@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from geossl.networks import flownet, monodepth, pwc, pwclite, raft, scene_flow, sfmlearner
 from geossl.networks.blocks import Encoder, Standardize, init_xavier
-from geossl.networks.encoders import build_encoder
+from geossl.networks.encoders import NAMES, build_encoder, check_name
 from geossl.networks.flow_layers import PYRAMID_CHANNELS, FeaturePyramid, init_he, scaled
 from geossl.networks.handover import check_handed_over, check_normalisation, normalisation, read_encoder_info
 from geossl.networks.weights import inflate_conv, load_named, read_state_dict
@@ -71,11 +71,12 @@ def build_any_encoder(name: str, weights: str | Path | None = None) -> Encoder:
         weights: As of `build_encoder`; networks' own encoders have none of ImageNet.
 
     Raises:
-        ValueError: If the name or what follows its colon is unknown, or the weights do not fit. Other errors as
-            `build_encoder`.
+        ValueError: If the name or what follows its colon is unknown (names the closest), or the weights do not fit.
+            Other errors as `build_encoder`.
     """
     arch, _, variant = name.partition(":")
     if arch not in KINDS:
+        check_name(name, (*NAMES, *KINDS))
         return build_encoder(name, weights)
     try:
         encoder = KINDS[arch].build(variant)
@@ -113,19 +114,23 @@ def _load(part: nn.Module, network: nn.Module, weights: str | Path, arch: str) -
             f"there are no ImageNet weights of {arch}; set encoder_weights to null or to the encoder folder of a "
             f"pre-training with model.encoder={arch}."
         )
-    info = read_encoder_info(weights)
-    std = normalisation(network)["std"]
-    first, own = next(iter(part.state_dict().items()))
+    info, std = read_encoder_info(weights), normalisation(network)["std"]
     with check_handed_over(weights, arch):
         state = {name.removeprefix("pyramid."): tensor for name, tensor in read_state_dict(weights).items()}
+        first, own = next(iter(part.state_dict().items()))
         if first in state and state[first].ndim == 4:
-            if info is not None:
-                state[first] = state[first] * (torch.tensor(std) / torch.tensor(info["std"])).view(1, -1, 1, 1)
-            if own.shape[1] > state[first].shape[1]:
-                state[first] = inflate_conv(state[first], own.shape[1] // state[first].shape[1])
+            state[first] = _adapted(state[first], own.shape[1], std, std if info is None else info["std"])
         load_named(part, state, f"weights '{weights}'", f" of {arch}")
     if info is not None:
         check_normalisation(network, {**info, "std": std}, weights)
+
+
+def _adapted(weight: Tensor, channels: int, std: Sequence[float], trained_std: Sequence[float]) -> Tensor:
+    """A first convolution, learned on an image divided by `trained_std`, for `channels` of stacked ones by `std`."""
+    if std != trained_std:
+        weight = weight * (torch.tensor(std) / torch.tensor(trained_std)).view(1, -1, 1, 1)
+    images = channels // weight.shape[1]
+    return inflate_conv(weight, images) if images > 1 else weight
 
 
 def _width(variant: str) -> float:

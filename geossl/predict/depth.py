@@ -85,7 +85,7 @@ def predict_depth(
 
     Raises:
         ValueError: If an output kind is unknown, intrinsics are needed but missing, the source is empty, or OUT holds
-            another model's predictions.
+            predictions of another model, flip, runtime or precision.
         MissingInput: If the model does not predict depth, or OpenVINO is asked for and not installed.
     """
     start = time.perf_counter()

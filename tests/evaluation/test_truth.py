@@ -38,6 +38,10 @@ def test_disparity_becomes_depth(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_disparity_truth(truth), disparity)
     with pytest.raises(ValueError, match="unpack disp_noc"):
         load_disparity_truth(truth, visible_only=True)
+    write_disparity_png(tmp_path / "noc.png", disparity[1:])
+    smaller = replace(truth, visible_disparity=FileRef(str(tmp_path / "noc.png")))
+    with pytest.raises(FormatError, match=r"noc\.png: is 41x20, but its image is 41x21"):
+        load_disparity_truth(smaller, visible_only=True)
     assert load_object_map(truth) is None
     cv2.imwrite(str(tmp_path / "o.png"), np.eye(21, 41, dtype=np.uint8))
     objects = load_object_map(replace(truth, object_map=FileRef(str(tmp_path / "o.png"))))

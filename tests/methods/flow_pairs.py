@@ -1,4 +1,4 @@
-"""Pairs of images for the tests of flow methods: noise, and the synthetic street with its true flow both ways."""
+"""What the tests of flow methods share: the synthetic street with its true flow both ways, and wrong flows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geossl.data.synthetic.example import street_example
-from geossl.types import Batch, Frame
+from geossl.types import Batch
 
 Change = Callable[[Tensor], Tensor]
 
@@ -21,16 +21,6 @@ WRONG_FLOWS: dict[str, Change] = {
     "shorter by 2 %": lambda flow: flow * 0.98,
     "longer by 2 %": lambda flow: flow * 1.02,
 }
-
-
-def random_pair(samples: int = 2, height: int = 64, width: int = 96, seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-
-    def frame() -> Frame:
-        image = torch.rand(samples, 3, height, width, generator=generator)
-        return Frame(image, image, torch.eye(3).repeat(samples, 1, 1))
-
-    return Batch(frame(), (frame(),), (1,), index=torch.arange(samples), names=("pair",) * samples)
 
 
 @cache

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 import torch
-from flow_pairs import WRONG_FLOWS, random_pair, street_pair
+from flow_pairs import WRONG_FLOWS, street_pair
+from on_noise import check_step, random_pair
 from torch import Tensor
 
 from geossl.geometry.affine import ARFLOW_SINTEL, draw_affine
@@ -37,20 +38,7 @@ def with_flow(method: ARFlow, flow: Tensor) -> ARFlow:
 def test_one_step_lowers_the_loss_and_reaches_every_parameter(progress: float, order: int) -> None:
     method = arflow(progress, smoothness_order=order, augmentation=0.0)
     batch = random_pair()
-    first = method(batch).total
-    first.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
-
-    def loss_after(step: float) -> Tensor:
-        with torch.no_grad():
-            for p in method.parameters():
-                p -= step * p.grad
-            loss = method(batch).total
-            for p in method.parameters():
-                p += step * p.grad
-        return loss
-
-    assert min(loss_after(10.0**-k) for k in range(2, 8)) < first
+    check_step(method, lambda: method(batch).total)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5], ids=["ssim", "census"])

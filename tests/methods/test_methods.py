@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from on_noise import check_step, random_batch
 
 from geossl.config import ConfigError
 from geossl.methods import METHODS, build_method, method_class
 from geossl.methods.method import Method
-from geossl.types import Batch, Frame, MissingInput, PredictsDepth, PredictsMotion
+from geossl.types import MissingInput, PredictsDepth, PredictsMotion
 
 SMALL = {"encoder_weights": None, "decoder_channels": (4, 4, 8, 8, 8)}
 M2 = {**SMALL, "pose": "posecnn"}
@@ -36,20 +37,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def random_batch(samples: int = 2, height: int = 64, width: int = 96, seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-
-    def frame() -> Frame:
-        image = torch.rand(samples, 3, height, width, generator=generator)
-        K = torch.tensor([[56.0, 0, 47.0], [0, 56.0, 31.0], [0, 0, 1]]).repeat(samples, 1, 1)
-        return Frame(image, image, K)
-
-    T = torch.eye(4).repeat(samples, 1, 1)
-    T[:, 0, 3] = -0.54
-    names = tuple(f"sample {i}" for i in range(samples))
-    return Batch(frame(), (frame(), frame()), (-1, 1), frame(), T, (), torch.arange(samples), names)
-
-
 @pytest.fixture(
     params=VARIANTS, ids=lambda v: f"{v[0]}-{'-'.join(f'{k}={x}' for k, x in v[1].items() if k not in SMALL)}"
 )
@@ -61,24 +48,7 @@ def method(request: pytest.FixtureRequest) -> Iterator[Method]:
 
 def test_one_step_lowers_the_loss_and_reaches_every_parameter(method: Method) -> None:
     batch = random_batch()
-    first = method(batch)
-    first.total.backward()
-    missed = [name for name, p in method.named_parameters() if p.grad is None]
-    assert not missed
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
-
-    def loss_after(step: float) -> torch.Tensor:
-        """Of weights moved against the gradient by `step`; moved back afterwards."""
-        with torch.no_grad():
-            for p in method.parameters():
-                p -= step * p.grad
-            loss = method(batch).total
-            for p in method.parameters():
-                p += step * p.grad
-        return loss
-
-    # On noise the descent is short: some step length of a line search must find it.
-    assert min(loss_after(10.0**-k) for k in range(2, 7)) < first.total
+    check_step(method, lambda: method(batch).total)
 
 
 def test_objective_is_deterministic_and_maps_carry_no_gradient(method: Method) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from flow_pairs import WRONG_FLOWS, Change, random_pair, street_pair
+from flow_pairs import WRONG_FLOWS, Change, street_pair
+from on_noise import random_pair
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -55,6 +55,20 @@ def test_meta_says_what_ran(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "npy" / "frame_0.npy").dtype == np.float32
 
 
+def test_a_folder_holds_one_precision_and_one_runtime(tmp_path: Path) -> None:
+    model, source, out = checkpoint(tmp_path), str(pictures(tmp_path / "in", 2)), tmp_path / "out"
+    predict_depth(model, source, out)
+    with pytest.raises(ValueError, match=r"holds predictions with precision = fp32, these have bf16\. .*--overwrite"):
+        predict_depth(model, source, out, precision="bf16")
+    assert predict_depth(model, source, out).kept == 2
+    assert predict_depth(model, source, out, precision="bf16", overwrite=True).written == 2
+    meta = json.loads((out / "meta.json").read_text())
+    for said, shown in (({"runtime": "openvino"}, "openvino"), ({}, "not said")):
+        (out / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "runtime"} | said))
+        with pytest.raises(ValueError, match=f"holds predictions with runtime = {shown}, these have torch"):
+            predict_depth(model, source, out, precision="bf16")
+
+
 def test_unknown_runtimes_and_missing_openvino_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_model(checkpoint(tmp_path))
     with pytest.raises(ValueError, match="runtime 'tensorrt' and precision 'fp32' should be of torch, openvino"):

@@ -25,7 +25,7 @@ from geossl.networks.handover import INFO_FILE, origin
 from geossl.networks.monodepth import MonodepthNet
 from geossl.networks.pwc import ThreeFramePWC
 from geossl.networks.pwclite import PWCLite
-from geossl.networks.pyramid_encoder import FLOWNET_STD, build_any_encoder
+from geossl.networks.pyramid_encoder import FLOWNET_STD, KINDS, build_any_encoder
 from geossl.networks.raft import RAFT
 from geossl.networks.scene_flow import SceneFlowNet
 from geossl.networks.sfmlearner import DispNet
@@ -218,6 +218,10 @@ def test_encoder_names_are_checked() -> None:
         build_any_encoder("dispnet:2")
     with pytest.raises(ValueError, match="unknown encoder 'compcat'"):
         build_any_encoder("compcat")
+    known = ", ".join(("resnet18, resnet34, resnet50, compact, timm:NAME", *KINDS))
+    for name in ("pwcc", "pwcc:0.5"):
+        with pytest.raises(ValueError, match=f"unknown encoder '{name}'. Did you mean 'pwc'. Known: {known}"):
+            build_any_encoder(name)
 
 
 def test_only_pre_training_hands_over(tmp_path: Path) -> None:
