@@ -59,7 +59,7 @@ def kernels(
     plain: Plain = PLAIN,
     json_file: JsonFile = None,
 ) -> None:
-    """The hot functions: photometric objective, census, correlation, visibility."""
+    """The hot functions: photometric objective, census, correlation, lookup, visibility."""
     from geossl.commands.benchmark import benchmark_kernels
 
     run(benchmark_kernels, measuring(device, threads, repeats, batch, size, plain), json_file)

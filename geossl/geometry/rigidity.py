@@ -83,9 +83,9 @@ def moves_by_itself(
         3 and 3.1. At a median of 2 px it is 6 and 6.1 for both.
     """
     length = torch.hypot(*flow.split(1, dim=1))
-    median = residual.flatten(1).median(dim=1).values[:, None, None, None]
+    median = residual.flatten(1).nanmedian(dim=1).values[:, None, None, None]
     limit = torch.maximum(of_length * length, of_median * median).clamp_min(of_width * flow.shape[-1])
-    return (residual > limit) | residual.isinf()
+    return (residual > limit) | ~residual.isfinite()
 
 
 @torch.no_grad()

@@ -97,7 +97,7 @@ def forward_backward_check(
 
     Source: Meister et al., AAAI 2018, eq. 1.
     """
-    if flow.shape == backward_flow.shape and cpu_kernels_run(flow, backward_flow):
+    if flow.shape == backward_flow.shape and flow.shape[1] == 2 and cpu_kernels_run(flow, backward_flow):
         return fast.returns(flow, backward_flow, relative, absolute)
     warped, inside = warp_by_flow(backward_flow, flow)
     residual = (flow + warped).square().sum(1, keepdim=True)
@@ -118,6 +118,6 @@ def range_map(backward_flow: Tensor) -> Tensor:
 
     Source: Wang et al., CVPR 2018 (Occlusion aware unsupervised learning of optical flow), eq. 2.
     """
-    if cpu_kernels_run(backward_flow):
+    if backward_flow.shape[1] == 2 and cpu_kernels_run(backward_flow):
         return fast.landed(backward_flow)
     return splat(torch.ones_like(backward_flow[:, :1]), backward_flow)

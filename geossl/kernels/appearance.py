@@ -10,8 +10,8 @@ from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel
 
 
 def jitter_fits(image: Tensor) -> bool:
-    """Whether the kernel computes `appearance.jitter` of this image: float32 on the CPU, without a gradient."""
-    return cpu_kernels_run(image) and not (torch.is_grad_enabled() and image.requires_grad)
+    """Whether the kernel computes `appearance.jitter` of this image: float32 RGB on the CPU, without a gradient."""
+    return image.shape[1] == 3 and cpu_kernels_run(image) and not (torch.is_grad_enabled() and image.requires_grad)
 
 
 def jittered(image: Tensor, factors: Tensor) -> Tensor:

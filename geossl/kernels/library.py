@@ -97,10 +97,12 @@ def in_parallel(work: Callable[[int], None], count: int) -> None:
             work(index)
 
     helpers = [_pool(threads - 1, os.getpid()).submit(take) for _ in range(threads - 1)]
-    take()
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
+    try:
+        take()
+    finally:  # after an error as well: nobody may write on to memory that the caller then gives back
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+    for error in filter(None, errors):
+        raise error
 
 
 @lru_cache

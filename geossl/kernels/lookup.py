@@ -18,60 +18,70 @@ from geossl.kernels.library import FLOAT, INT, POINTER, bands, in_parallel, kern
 MOST_RADIUS = 7  # of csrc/lookup.c
 
 
-class _Pyramid:
-    """Levels, and while a backward pass runs their gradients so far."""
+class _Gradients:
+    """Those of a pyramid's levels so far, while a backward pass runs; the levels themselves are not kept for it."""
 
     def __init__(self, levels: Sequence[Tensor], radius: int) -> None:
-        self.levels = [level.detach().contiguous() for level in levels]
+        self.shapes = [level.shape for level in levels]
         self.radius = radius
-        self.gradients: list[Tensor] | None = None
+        self.so_far: list[Tensor] | None = None
 
 
 def pyramid_lookup(pyramid: Sequence[Tensor], radius: int) -> Callable[[Tensor], Tensor]:
     """What `networks.raft.lookup_in` returns, for maps that are float32 on the CPU and a radius of at most 7.
 
-    Gradients go to the pyramid, none to the places; a second derivative is refused.
+    A second derivative is refused.
     """
-    shared = _Pyramid(pyramid, radius)
-    token = _Collect.apply(shared, *pyramid)
-    return lambda pixels: _Lookup.apply(token, pixels, shared)  # type: ignore[no-any-return]
+    levels = [level.detach().contiguous() for level in pyramid]
+    gradients = _Gradients(levels, radius)
+    token = _Collect.apply(gradients, *pyramid)
+
+    def look_up(pixels: Tensor) -> Tensor:
+        if pixels.ndim != 4 or pixels.shape[1] != 2 or pixels[:, 0].numel() != len(levels[0]):
+            raise ValueError(
+                f"pixels has shape {tuple(pixels.shape)}; expected (B, 2, h, w) with B h w = {len(levels[0])}, "
+                "a place for every map of the pyramid."
+            )
+        places = pixels.detach().float().contiguous()
+        return _Lookup.apply(token, places, levels, gradients)  # type: ignore[no-any-return]
+
+    return look_up
 
 
 class _Collect(torch.autograd.Function):
     """Pyramid -> (), on which every lookup depends: its backward pass runs after those of all lookups."""
 
     @staticmethod
-    def forward(ctx: Any, shared: _Pyramid, *pyramid: Tensor) -> Tensor:
-        ctx.shared = shared
+    def forward(ctx: Any, gradients: _Gradients, *pyramid: Tensor) -> Tensor:
+        ctx.gradients = gradients
         return pyramid[0].new_zeros(())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.shared.gradients = ctx.shared.gradients, None
-        return None, *gradients
+        found, ctx.gradients.so_far = ctx.gradients.so_far, None
+        return None, *found
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, token: Tensor, pixels: Tensor, shared: _Pyramid) -> Tensor:
-        pixels = pixels.detach().contiguous()
+    def forward(ctx: Any, token: Tensor, pixels: Tensor, levels: list[Tensor], gradients: _Gradients) -> Tensor:
         ctx.save_for_backward(pixels)
-        ctx.shared = shared
+        ctx.gradients = gradients
         b, _, h, w = pixels.shape
-        found = pixels.new_empty(b, len(shared.levels), (2 * shared.radius + 1) ** 2, h, w)
-        _each_level("geossl_lookup", shared.levels, pixels, found, shared.radius)
+        found = pixels.new_empty(b, len(levels), (2 * gradients.radius + 1) ** 2, h, w)
+        _each_level("geossl_lookup", levels, pixels, found, gradients.radius)
         return found.flatten(1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (pixels,), shared = ctx.saved_tensors, ctx.shared
-        if shared.gradients is None:
-            shared.gradients = [torch.zeros_like(level) for level in shared.levels]
-        of_found = grad.contiguous().unflatten(1, (len(shared.levels), -1))
-        _each_level("geossl_lookup_backward", shared.gradients, pixels, of_found, shared.radius)
-        return grad.new_zeros(()), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (pixels,), gradients = ctx.saved_tensors, ctx.gradients
+        if gradients.so_far is None:
+            gradients.so_far = [grad.new_zeros(shape) for shape in gradients.shapes]
+        of_found = grad.contiguous().unflatten(1, (len(gradients.shapes), -1))
+        _each_level("geossl_lookup_backward", gradients.so_far, pixels, of_found, gradients.radius)
+        return grad.new_zeros(()), None, None, None
 
 
 def _each_level(name: str, levels: list[Tensor], pixels: Tensor, found: Tensor, radius: int) -> None:

@@ -41,7 +41,9 @@ class Monodepth2Options(Strict):
     supervision: Literal["M", "S", "MS"] = Field("M", description="Learn from video, stereo or both.")
     partial: bool = Field(False, description="MS: accept batches that carry only one of video and stereo.")
     encoder: str = Field("resnet18", description="resnet18, resnet34, resnet50, compact or timm:NAME.")
-    encoder_weights: str | None = Field("imagenet", description="imagenet, a file, or null for random.")
+    encoder_weights: str | None = Field(
+        "imagenet", description="imagenet, an encoder folder, a file, or null for random."
+    )
     decoder_channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
     num_scales: int = Field(4, ge=1, le=4, description="Scales predicted, each half the size of the one before.")
     finest_scale: int = Field(0, ge=0, le=3, description="The first of them: 0 has the image's size, 1 half of it.")

@@ -80,7 +80,7 @@ class Reprojection:
         if self.prepared is not None and not plain and fused.cpu_kernels_run(depth):
             return self.in_one_pass(depth, maps)
         first, errors = reprojection_errors(self.target, depth, self.views, self.criterion)
-        errors = errors if weight is None else errors * weight
+        errors = errors if weight is None else weighted(errors, weight)
         errors = without(errors, self.left_out)
         error, moving = combine(errors, self.still, self.criterion.minimum)
         best = errors.detach().amin(1)
@@ -144,6 +144,12 @@ def reprojection_errors(
         first = warped if first is None else first
     assert first is not None
     return first, torch.cat(errors, 1)
+
+
+def weighted(errors: Tensor, weight: Tensor) -> Tensor:
+    """(B, views, H, W) errors times their weights; infinite ones stay infinite, and give their weight no gradient."""
+    ignored = errors.isinf()  # times a gradient of 0 it would be no number
+    return (errors.masked_fill(ignored, 0) * weight).masked_fill(ignored, torch.inf)
 
 
 def without(errors: Tensor, left_out: Tensor | None) -> Tensor:

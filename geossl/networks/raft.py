@@ -147,7 +147,7 @@ def lookup_in(pyramid: Sequence[Tensor], radius: int) -> Callable[[Tensor], Tens
 
     Returns:
         A function of (B, 2, h, w) places (u, v) in pixels of the first level: (B, levels * (2 radius + 1)^2, h, w)
-        correlations, levels outermost, then du, dv fastest.
+        correlations, levels outermost, then du, dv fastest. Gradients go to the pyramid, none to the places.
 
     Convention: level i is read at places / 2^i, as in RAFT's released code: u = 10 is read at 5 of level 1, whose
         pixels have it at 4.75.
@@ -157,7 +157,8 @@ def lookup_in(pyramid: Sequence[Tensor], radius: int) -> Callable[[Tensor], Tens
         return pyramid_lookup(pyramid, radius)
     block = tv.CorrBlock(num_levels=len(pyramid), radius=radius)
     block.corr_pyramid = list(pyramid)
-    return float32_island(block.index_pyramid)
+    index = float32_island(block.index_pyramid)
+    return lambda pixels: index(pixels.detach())
 
 
 @float32_island

@@ -22,7 +22,9 @@ class PretrainingOptions(Strict):
         "(SelFlow), flownet (UnFlow), raft:large, raft:small, raft:tiny (SMURF), self_mono_sf, dispnet (SfMLearner), "
         "monodepth_resnet50, monodepth_vgg; pwclite:0.25 with a quarter of the channels.",
     )
-    encoder_weights: str | None = Field(None, description="Where to start from: imagenet, a file, or null for random.")
+    encoder_weights: str | None = Field(
+        None, description="Where to start from: imagenet, an encoder folder, a file, or null for random."
+    )
 
 
 class Pretraining(Method, ABC):

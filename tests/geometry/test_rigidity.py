@@ -108,3 +108,11 @@ def test_residual_has_no_gradient_and_refuses_other_sizes() -> None:
     assert not rigidity_residual(torch.zeros(1, 2, 4, 6), depth, K, T).requires_grad
     with pytest.raises(ValueError, match=r"\(1, 2, 4, 7\).*\(1, 1, 4, 6\)"):
         rigidity_residual(torch.zeros(1, 2, 4, 7), depth, K, T)
+
+
+def test_flow_that_is_no_number_moves_and_hides_nothing_else() -> None:
+    flow, residual = torch.zeros(2, 2, 3, 9), torch.ones(2, 1, 3, 9)
+    residual[..., 0], residual[1, 0, 0, 1] = 50.0, torch.nan
+    expected = residual > 1
+    expected[1, 0, 0, 1] = True
+    assert torch.equal(moves_by_itself(residual, flow), expected)

@@ -5,6 +5,7 @@ import torch
 
 from geossl import kernels
 from geossl.appearance import jitter
+from geossl.kernels.appearance import jitter_fits
 
 needs_library = pytest.mark.skipif("cpu" not in kernels.available(), reason="the CPU kernels were not built")
 
@@ -47,3 +48,7 @@ def test_factors_of_one_change_nothing() -> None:
     image = torch.rand(2, 3, 8, 9)
     still = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     torch.testing.assert_close(jitter(image, still), image, rtol=0, atol=1e-5)
+
+
+def test_other_images_than_colour_are_none_of_the_kernel() -> None:
+    assert not jitter_fits(torch.rand(2, 1, 8, 9))

@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,24 @@ def test_parallel_work_is_all_done_and_errors_come_out() -> None:
 
     with pytest.raises(KeyError):
         library.in_parallel(fail, 3)
+
+
+def test_parallel_work_has_ended_when_an_error_comes_out() -> None:
+    threads, calling = torch.get_num_threads(), threading.get_ident()
+    both = threading.Barrier(2, timeout=10)
+    ended: list[int] = []
+
+    def work(index: int) -> None:
+        both.wait()
+        if threading.get_ident() == calling:
+            raise KeyError(index)
+        time.sleep(0.05)
+        ended.append(index)
+
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(KeyError):
+            library.in_parallel(work, 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(ended) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -108,6 +109,43 @@ def test_lookup_twice_differentiated_starts_anew(backend: str) -> None:
         again = torch.autograd.grad(loss, levels)
     for a, b in zip(once, again, strict=True):
         assert torch.equal(a, b)
+
+
+def test_lookup_gives_places_no_gradient_and_keeps_none_of_a_pass_that_asked_for_it(backend: str) -> None:
+    levels = [level.requires_grad_() for level in pyramid_of(1, 4, 5)]
+    places = places_in(1, 4, 5).requires_grad_()
+    with kernels.use(backend):
+        look_up = lookup_in(levels, 3)
+        loss = look_up(places).square().sum() + places.sum()
+        (of_places,) = torch.autograd.grad(loss, places, retain_graph=True)
+        found = torch.autograd.grad(loss, levels)
+        expected = torch.autograd.grad(lookup_in(levels, 3)(places).square().sum(), levels)
+    assert torch.equal(of_places, torch.ones_like(places))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_levels_are_not_kept_for_the_gradient() -> None:
+    if "cpu" not in kernels.available():
+        pytest.skip("the CPU kernels were not built")
+    leaf = pyramid_of(1, 4, 5)[0].requires_grad_()
+    level = 2 * leaf
+    loss = lookup_in([level], 3)(places_in(1, 4, 5)).sum()
+    place = level.data_ptr()
+    del level
+    held = [x for x in gc.get_objects() if type(x) is Tensor and x.data_ptr() == place]
+    assert not held
+    loss.backward()
+    assert leaf.grad is not None and leaf.grad.any()
+
+
+def test_lookup_of_another_number_of_places_is_refused() -> None:
+    if "cpu" not in kernels.available():
+        pytest.skip("the CPU kernels were not built")
+    look_up = lookup_in(pyramid_of(1, 4, 5), 3)
+    for size in ((1, 2, 4, 6), (2, 2, 4, 5), (1, 1, 4, 5)):
+        with pytest.raises(ValueError, match=r"expected \(B, 2, h, w\) with B h w = 20"):
+            look_up(torch.zeros(size))
 
 
 def test_lookup_without_gradient_and_of_views(backend: str) -> None:

@@ -12,7 +12,7 @@ from geossl.geometry.motion import motion_from_axis_angle
 from geossl.kernels import photometric as fused
 from geossl.losses.photometric import photometric_map
 from geossl.methods import build_method
-from geossl.methods.reprojection import Criterion, Reprojection, View
+from geossl.methods.reprojection import Criterion, Reprojection, View, reprojection_errors
 from geossl.types import Batch, Frame
 
 CRITERIA = {
@@ -212,6 +212,25 @@ def test_what_the_kernel_does_not_cover_runs_plain(cpu: None) -> None:
     assert fused.prepare(image, [image] * (fused.MAX_VIEWS + 1)) is None
     with kernels.use("plain"):
         assert fused.prepare(image, [image]) is None
+
+
+@pytest.mark.parametrize("minimum", [True, False])
+def test_weights_of_ignored_errors_get_no_gradient(minimum: bool) -> None:
+    """Each view sees a part of the target; where it does not, its weight changes nothing."""
+    target, views, depth = problem(1, 12, 18, 2)
+    moved = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1, 1)
+    moved[:, :, 0, 3] = torch.tensor([[2.0], [-2.0]])
+    views = [(frame, T) for (frame, _), T in zip(views, moved, strict=True)]
+    weight = torch.full((1, 2, 12, 18), 0.5, dtype=torch.float64, requires_grad=True)
+    explain = Reprojection(target, views, Criterion(minimum=minimum, outside="ignore"))
+    _, errors = reprojection_errors(target, depth, views, explain.criterion)
+    loss = explain(depth, weight).loss
+    loss.backward()
+    ignored = errors.isinf()
+    assert ignored.any() and not ignored.all()
+    assert loss.item() == pytest.approx(explain(depth).loss.item() / 2)
+    assert weight.grad is not None and weight.grad.isfinite().all()
+    assert not weight.grad[ignored].any() and weight.grad.any()
 
 
 @pytest.mark.parametrize(

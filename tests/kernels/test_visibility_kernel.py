@@ -145,3 +145,11 @@ def test_visibility_of_a_flow_with_gradient_has_none(backend: str) -> None:
     flow, backward = (x.requires_grad_() for x in flows(1, 6, 9))
     with kernels.use(backend):
         assert not range_map(backward).requires_grad and not forward_backward_check(flow, backward).requires_grad
+
+
+def test_flow_of_one_channel_is_none_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their second plane would be foreign memory."""
+    monkeypatch.setattr("geossl.kernels.visibility.kernel", lambda *_: pytest.fail("a kernel ran"))
+    flow = torch.zeros(1, 1, 4, 5)
+    range_map(flow)
+    forward_backward_check(flow, flow)
