@@ -1,6 +1,6 @@
 """Trains depth and motion on the small real sample from scratch and scores them against its ground truth.
 
-    python tools/sample_depth.py ../shared/data -o runs/sample_depth
+    python tools/sample_depth.py DATA -o runs/sample_depth
 
 Writes summary.json, pictures/ and report.html. The KITTI 2015 images scored here were trained on (their labels never
 were); drives 0001 and 9001 were not trained on. The per-row predictor is given what the model is not: it is fitted on

@@ -1,6 +1,6 @@
 """Optical flow on the small real sample: learned on the synthetic street, adapted to real frames, scored both times.
 
-    python tools/sample_flow.py ../shared/data -o runs/sample_flow
+    python tools/sample_flow.py DATA -o runs/sample_flow
 
 The frames scored here, pairs of KITTI 2012 and 2015, are among those adapted to; their labels were never used. Beside
 the methods stand zero flow, OpenCV's Farneback and OpenCV's DIS on the same frames. Writes summary.json and pictures/.

@@ -1,6 +1,6 @@
 """Depth and 3-D motion on the small real sample: Self-Mono-SF learned from scratch from its stereo video.
 
-    python tools/sample_sceneflow.py ../shared/data -o runs/sample_sceneflow --depth RUN --flow RUN
+    python tools/sample_sceneflow.py DATA -o runs/sample_sceneflow --depth RUN --flow RUN
 
 Trained on odometry 06 and 02, scored on pairs of KITTI 2012 and 2015, which were not trained on. The images of KITTI
 2015 whose disparity is known have no second time here, so the network sees each of them paired with itself, which it

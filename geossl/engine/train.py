@@ -1,8 +1,9 @@
 """The training loop.
 
 Everything random is a function of (seed, step, process) or (seed, epoch, sample), and the learning rate one of the
-step: a training that was killed at any step and goes on from its last checkpoint ends as if nothing had happened (to
-the bit on CPU). `train` is the loop, from top to bottom; what follows are its parts.
+step: a training that was killed at any step and goes on from its last checkpoint ends as if nothing had happened (on a
+CPU to the bit, with as many threads and the same kernels). `train` is the loop, from top to bottom; what follows are
+its parts.
 """
 
 from __future__ import annotations

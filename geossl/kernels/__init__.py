@@ -34,6 +34,8 @@ def available() -> tuple[str, ...]:
 def use(backend: str) -> Iterator[None]:
     """While entered, `plain`: no kernels; `auto`: kernels where they fit; `cpu`: the same, and they must be there.
 
+    It holds for the thread that entered it; threads started meanwhile have the default, `auto`.
+
     Raises:
         ValueError: If the backend is unknown or cannot run here; says why.
     """
