@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
@@ -318,6 +319,8 @@ def plot_curves(
         axes.plot(x, y, label=name, linewidth=1.3, marker="." if len(x) < 3 else None)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # 25, not 2.5 x 10^1
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # as many as there is room for
     axes.set(xlabel=xlabel, title=title)
     axes.grid(alpha=0.3)
     if curves:
