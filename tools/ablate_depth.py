@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablation import FLOW_TRAIN, NARROW_ARFLOW, Study, parser, report_study, run_studies
+from ablation import ARFLOW_ON_PAIRS, CONTINUED, Study, parser, report_study, run_studies
 from free_depth import OBJECTIVES, ablate_objective
 
 from geossl.config import merge
@@ -48,7 +48,6 @@ MODEL = {**SMALL, "encoder": "compact", "pose": "separate", "pose_encoder": "com
 # What is right at the end need not teach fastest at first: the minimum of the views learns from one of them a pixel,
 # often one that hardly moved, and video alone begins with neither depth nor motion. So most variants continue one
 # beginning, which learned from stereo and the mean of the views.
-CONTINUED = {"start_from": "{run:beginning}", "lr": 3e-4}
 STEREO_VIDEO = {
     "method": "monodepth2",
     "model": {**MODEL, "supervision": "MS"},
@@ -57,12 +56,6 @@ STEREO_VIDEO = {
 }
 VIDEO = merge(STEREO_VIDEO, {"model": {"supervision": "M"}, "data": {"stereo": False}, "train": CONTINUED})
 MEAN, OWN_SIZE = {"model": {"minimum_reprojection": False}}, {"model": {"full_resolution": False}}
-FLOW = {
-    "method": "arflow",
-    "model": NARROW_ARFLOW,
-    "data": {"source_offsets": [1], "augment": {"jitter": 0.0}},
-    "train": {**FLOW_TRAIN, "steps": 600},
-}
 CONSISTENT = {"model": {"dynamic": "flow_consistency", "dynamic_from": 0.0, "flow_model": "{run:flow}"}}
 MONODEPTH2 = Study(
     base={},
@@ -87,7 +80,7 @@ MONODEPTH2 = Study(
         ("video", "video, no auto-masking", "abs_rel_moving"),
         ("video, flow consistency", "video", "abs_rel_moving"),
     ),
-    composed={"video, flow consistency": {"flow": FLOW, "consistent video": merge(VIDEO, CONSISTENT)}},
+    composed={"video, flow consistency": {"flow": ARFLOW_ON_PAIRS, "consistent video": merge(VIDEO, CONSISTENT)}},
 )
 # Depth that small networks learn in minutes is too soft for what single pixels are taught to show.
 OBJECTIVE = Study(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ablation import FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
+from ablation import ARFLOW_ON_PAIRS, CONTINUED, FLOW_TRAIN, PAIRS, Scores, Study, parser, run_folder, run_studies
 
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.formats.image import write_image
@@ -25,8 +25,6 @@ TRAINING = StreetOptions(sequences=32, frames=6, width=WIDTH, height=HEIGHT, see
 HELD_OUT = StreetOptions(sequences=4, frames=6, width=WIDTH, height=HEIGHT, seed=91, moving_cars=4, speed=2.0)
 EXPOSURE = 0.15  # spread of the frames' gain in the streets of the last study
 FIGURES = ("epe_noc", "epe_occ", "epe_all")
-PAIRS = {"source_offsets": [1], "augment": {"jitter": 0.0}}
-CONTINUED = {"start_from": "{run:beginning}", "lr": 3e-4, "steps": 400}
 UNFLOW = Study(
     base={
         "method": "unflow",
@@ -44,8 +42,8 @@ UNFLOW = Study(
     # While flows are wrong, the check hides what they have not found yet; so both continue one beginning without it.
     variants={
         "beginning": {"model": {"visibility": "none"}},
-        "full": {"model": {"visibility_from": 0.0}, "train": CONTINUED},
-        "no visibility": {"model": {"visibility": "none"}, "train": CONTINUED},
+        "full": {"model": {"visibility_from": 0.0}, "train": {**CONTINUED, "steps": 400}},
+        "no visibility": {"model": {"visibility": "none"}, "train": {**CONTINUED, "steps": 400}},
     },
     claims=(("full", "no visibility", "epe_noc"),),
 )
@@ -69,12 +67,7 @@ SELFLOW = Study(
     ),
 )
 ARFLOW = Study(
-    base={
-        "method": "arflow",
-        "model": NARROW_ARFLOW,
-        "data": PAIRS,
-        "train": {**FLOW_TRAIN, "steps": 600},
-    },
+    base=ARFLOW_ON_PAIRS,
     variants={"full": {}, "no augmentation": {"model": {"augmentation": 0.0}}},
     claims=(("full", "no augmentation", "epe_all"),),
 )

@@ -28,6 +28,14 @@ FLOW_TRAIN = {
     "sample_every": 1000,
 }
 NARROW_ARFLOW = {"width": 0.5, "normalize_costs": True, "census_from": 1.0, "augmentation_from": 0.5}
+PAIRS = {"source_offsets": [1], "augment": {"jitter": 0.0}}
+ARFLOW_ON_PAIRS = {
+    "method": "arflow",
+    "model": NARROW_ARFLOW,
+    "data": PAIRS,
+    "train": {**FLOW_TRAIN, "steps": 600},
+}
+CONTINUED = {"start_from": "{run:beginning}", "lr": 3e-4}  # of variants that go on from one beginning
 
 Figures = Mapping[str, float]
 Scores = Mapping[tuple[str, int], Figures]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geossl.data.synthetic import FrameLabels, StreetOptions, read_labels, write_street
 from geossl.data.synthetic.write import label_path
+from geossl.geometry.conversion import mean_normalized
 from geossl.inputs import open_source
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.reprojection import Criterion, Reprojection
@@ -73,8 +74,7 @@ def optimized(explain: Reprojection, depth: Tensor) -> Tensor:
     optimizer = torch.optim.Adam([log_inverse], lr=STEP)
     for _ in range(STEPS):
         inverse = log_inverse.exp()
-        normalized = inverse / inverse.mean((2, 3), keepdim=True)
-        roughness = mean_of(edge_aware_smoothness(normalized, explain.target.image))
+        roughness = mean_of(edge_aware_smoothness(mean_normalized(inverse), explain.target.image))
         loss = explain(1 / inverse).loss + SMOOTHNESS * roughness
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
