@@ -10,13 +10,6 @@ from geossl import kernels
 from geossl.losses.census import census_map
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip("the CPU kernels were not built")
-    return str(request.param)
-
-
 def images(*size: int, scale: float = 0.02) -> tuple[Tensor, Tensor]:
     """Differences of a few grey levels, where the soft sign bends."""
     torch.manual_seed(0)

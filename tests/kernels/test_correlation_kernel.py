@@ -10,13 +10,6 @@ from geossl import kernels
 from geossl.networks.correlation import correlation
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip("the CPU kernels were not built")
-    return str(request.param)
-
-
 def exact(a: Tensor, b: Tensor, d: int, stride: int, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Costs and gradients to both maps in float64."""
     a, b = (x.detach().double().requires_grad_() for x in (a, b))

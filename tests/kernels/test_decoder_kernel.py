@@ -16,13 +16,6 @@ from geossl.networks.depth_decoder import DepthDecoder, decoder_input
 CHANNELS, DIMS = (6, 5, 4, 3, 7), (4, 5, 8, 3, 9)
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip("the CPU kernels were not built")
-    return str(request.param)
-
-
 @pytest.fixture
 def cpu() -> None:
     if "cpu" not in kernels.available():

@@ -14,13 +14,6 @@ from geossl import kernels
 from geossl.networks.raft import RAFT, lookup_in
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip("the CPU kernels were not built")
-    return str(request.param)
-
-
 def pyramid_of(batch: int, height: int, width: int, levels: int = 2) -> list[Tensor]:
     g = torch.Generator().manual_seed(0)
     volume = torch.randn(batch * height * width, 1, height, width, generator=g)

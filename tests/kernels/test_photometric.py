@@ -25,13 +25,6 @@ CRITERIA = {
 }
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip(f"no {request.param} kernels here; install geossl with a C compiler")
-    return str(request.param)
-
-
 @pytest.fixture
 def cpu() -> None:
     if "cpu" not in kernels.available():

@@ -16,13 +16,6 @@ SIZES = [(1, 7, 40), (3, 33, 21), (3, 2, 2), (1, 1, 9), (2, 9, 1), (1, 1, 1), (1
 NOWHERE = (math.nan, math.inf, -math.inf, 3e38, -3e38, 1e10, -1e10, 2.0**31, -(2.0**31))
 
 
-@pytest.fixture(params=["plain", "cpu"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param not in kernels.available():
-        pytest.skip("the CPU kernels were not built")
-    return str(request.param)
-
-
 def flows(*size: int, spread: float = 3.0) -> tuple[Tensor, Tensor]:
     """Two flows that nearly agree for half of the pixels."""
     g = torch.Generator().manual_seed(0)
