@@ -49,7 +49,18 @@ def rigidity_residual(flow: Tensor, depth: Tensor, K: Tensor, T_b_a: Tensor, K_b
         raise ValueError(
             f"flow has shape {tuple(flow.shape)}, depth {tuple(depth.shape)}; expected (B, 2, H, W) and (B, 1, H, W)."
         )
-    rigid, in_front = rigid_flow(depth, K, T_b_a, K_b)
+    return distance_from_rigid(flow, *rigid_flow(depth, K, T_b_a, K_b))
+
+
+@torch.no_grad()
+@float32_island
+def distance_from_rigid(flow: Tensor, rigid: Tensor, in_front: Tensor) -> Tensor:
+    """`rigidity_residual` of a rigid flow that is there already.
+
+    Args:
+        flow, rigid: (B, 2, H, W) pixels.
+        in_front: (B, 1, H, W) bool, as `rigid_flow` gives it.
+    """
     residual = torch.hypot(*(flow - rigid).split(1, dim=1))  # `norm` takes hundreds of times as long on CPUs
     return residual.where(in_front, residual.new_full((), torch.inf))
 

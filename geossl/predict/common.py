@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +18,9 @@ from torch import Tensor
 from geossl.engine.distributed import pick_device
 from geossl.engine.model_folder import LoadedModel
 from geossl.geometry.transforms import resize_image
+from geossl.inputs import grouped
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,36 @@ def report(progress: Progress | None, done: int, total: int) -> None:
     """Tells how much is done, where somebody asked."""
     if progress is not None:
         progress(done, total)
+
+
+def predict_batches(
+    read: Callable[[ThreadPoolExecutor], Iterable[Item]],
+    predict: Callable[[list[Item]], Iterable[Callable[[], None]]],
+    batch_size: int,
+    counts: tuple[int, int],
+    progress: Progress | None,
+) -> None:
+    """Predicts batch after batch, while other threads read what comes next and write what came before.
+
+    Args:
+        read: Threads for reading -> the items in order.
+        predict: A batch of items -> what writes the files of each; if it raises, nothing of the batch is written.
+        batch_size: Items at a time.
+        counts: Done before, and in all, for the progress.
+        progress: Called with (done, total).
+    """
+    done, total = counts
+    report(progress, done, total)
+    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+        pending: deque[Future[None]] = deque()
+        for batch in grouped(read(readers), batch_size):
+            pending.extend(map(writers.submit, list(predict(batch))))
+            while len(pending) > 2 * batch_size:
+                pending.popleft().result()
+            done += len(batch)
+            report(progress, done, total)
+        for future in pending:
+            future.result()
 
 
 def to_model_size(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:

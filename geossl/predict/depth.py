@@ -11,9 +11,8 @@ resized bilinearly (inverse depth is what varies linearly over a plane's picture
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,14 @@ from geossl.formats.ply import write_ply
 from geossl.formats.safe_paths import inside
 from geossl.geometry.camera import backproject
 from geossl.geometry.transforms import flip_K, resize_K, upsample
-from geossl.inputs import InputImage, grouped, open_source, read_ahead
+from geossl.inputs import InputImage, open_source, read_ahead
 from geossl.predict.common import (
     PredictionSummary,
     Progress,
     check_kinds,
     local_device,
     model_size,
-    report,
+    predict_batches,
     to_model_size,
 )
 from geossl.predict.flip import merge_mirrored
@@ -110,22 +109,17 @@ def predict_depth(
             if not path.is_file():
                 _write_depth(kind, path, depth, native, image.K)
 
-    done = len(mine) - len(todo)
-    report(progress, done, len(mine))
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        pending: deque[Future[None]] = deque()
-        for group in grouped(read_ahead(readers, todo, 2 * batch_size), batch_size):
-            depths = infer_depth(
-                loaded, [native for _, native in group], [image.K for image, _ in group], flip, predictor
-            )
-            for (image, native), depth in zip(group, depths, strict=True):
-                pending.append(writers.submit(write, image, native, depth))
-            while len(pending) > 4 * batch_size:
-                pending.popleft().result()
-            done += len(group)
-            report(progress, done, len(mine))
-        for future in pending:
-            future.result()
+    def predict(batch: Sequence[tuple[InputImage, NDArray[np.uint8]]]) -> list[Callable[[], None]]:
+        depths = infer_depth(loaded, [native for _, native in batch], [image.K for image, _ in batch], flip, predictor)
+        return [partial(write, image, native, depth) for (image, native), depth in zip(batch, depths, strict=True)]
+
+    predict_batches(
+        lambda readers: read_ahead(readers, todo, 2 * batch_size),
+        predict,
+        batch_size,
+        (len(mine) - len(todo), len(mine)),
+        progress,
+    )
     return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
 
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,14 +40,14 @@ from geossl.geometry.precision import float32_island
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.visibility import forward_backward_check
 from geossl.geometry.warping import warp_by_flow
-from geossl.inputs import VIDEO_SUFFIXES, InputImage, grouped
+from geossl.inputs import VIDEO_SUFFIXES, InputImage
 from geossl.predict.common import (
     PredictionSummary,
     Progress,
     check_kinds,
     local_device,
     model_size,
-    report,
+    predict_batches,
     to_model_size,
 )
 from geossl.predict.pairs import Pair, Picture, open_pairs, read_pairs
@@ -157,20 +156,17 @@ def predict_flow(
             if not path.is_file():
                 _write(kind, path, maps[direction], max_px)
 
-    done = len(mine) - len(todo)
-    report(progress, done, len(mine))
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        pending: deque[Future[None]] = deque()
-        for group in grouped(read_pairs(readers, todo, steps, 2 * batch_size), batch_size):
-            flows = infer_flows(method, [images for _, images in group], windows, _network_size(size, loaded))
-            maps = [_maps(pair, *both) for (pair, _), both in zip(group, flows, strict=True)]
-            pending.extend(writers.submit(write, pair, of) for (pair, _), of in zip(group, maps, strict=True))
-            while len(pending) > 2 * batch_size:
-                pending.popleft().result()
-            done += len(group)
-            report(progress, done, len(mine))
-        for future in pending:
-            future.result()
+    def predict(group: Sequence[tuple[Pair, dict[int, Picture]]]) -> list[Callable[[], None]]:
+        flows = infer_flows(method, [images for _, images in group], windows, _network_size(size, loaded))
+        return [partial(write, pair, _maps(pair, *both)) for (pair, _), both in zip(group, flows, strict=True)]
+
+    predict_batches(
+        lambda readers: read_pairs(readers, todo, steps, 2 * batch_size),
+        predict,
+        batch_size,
+        (len(mine) - len(todo), len(mine)),
+        progress,
+    )
     renewed = {pair.first.clip for pair in todo}
     for clip, path in videos.items():
         if clip in renewed or not path.is_file():

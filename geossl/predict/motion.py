@@ -15,10 +15,9 @@ The rule is that of `geossl.geometry.rigidity`. Nobody can tell of pixels whose 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,15 @@ from geossl.geometry.rigidity import (
     LEAST_OF_LENGTH,
     LEAST_OF_MEDIAN,
     LEAST_OF_WIDTH,
+    distance_from_rigid,
     moving_and_static,
-    rigidity_residual,
 )
 from geossl.geometry.visibility import forward_backward_check
-from geossl.inputs import InputImage, grouped
-from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, model_size, report
+from geossl.inputs import InputImage
+from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, model_size, predict_batches
 from geossl.predict.depth import infer_depth
 from geossl.predict.flow import ABSOLUTE, RELATIVE, infer_flows, windows_of
-from geossl.predict.pairs import Pair, Picture, open_pairs, read_pairs
+from geossl.predict.pairs import Pair, Picture, open_pairs, read_pairs, require_cameras
 from geossl.predict.scene_flow_inference import Group, camera_of, motion_offsets, motions_to_next
 from geossl.prediction_folder import begin, my_share, parts_meta
 from geossl.types import MissingInput, PredictsDepth, PredictsFlow
@@ -91,12 +90,7 @@ def predict_motion(
     windows = windows_of(flow_model.method.flow_offsets)  # type: ignore[arg-type]
     steps = sorted({0, 1, *motion_offsets(depth_model), *(step for window, _ in windows for step in window)})
     pairs = open_pairs(source, steps, intrinsics=intrinsics)
-    unknown = next((pair for pair in pairs if pair.first.K is None), None)
-    if unknown is not None:
-        raise ValueError(
-            f"rigid flow needs the camera, and {unknown.first.origin} has none; give --intrinsics fx,fy,cx,cy in "
-            "pixels of the source."
-        )
+    require_cameras(pairs, "rigid flow")
     mine = my_share(pairs)
 
     def outputs(pair: Pair) -> dict[str, Path]:
@@ -111,20 +105,17 @@ def predict_motion(
             if not path.is_file():
                 _write(kind, path, image, maps)
 
-    done = len(mine) - len(todo)
-    report(progress, done, len(mine))
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        pending: deque[Future[None]] = deque()
-        for group in grouped(read_pairs(readers, todo, steps, 2 * batch_size), batch_size):
-            found = infer_motion(depth_model, flow_model, group)
-            for (pair, images), maps in zip(group, found, strict=True):
-                pending.append(writers.submit(write, pair, images[0], maps))
-            while len(pending) > 2 * batch_size:
-                pending.popleft().result()
-            done += len(group)
-            report(progress, done, len(mine))
-        for future in pending:
-            future.result()
+    def predict(group: Group) -> list[Callable[[], None]]:
+        found = infer_motion(depth_model, flow_model, group)
+        return [partial(write, pair, images[0], maps) for (pair, images), maps in zip(group, found, strict=True)]
+
+    predict_batches(
+        lambda readers: read_pairs(readers, todo, steps, 2 * batch_size),
+        predict,
+        batch_size,
+        (len(mine) - len(todo), len(mine)),
+        progress,
+    )
     return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
 
 
@@ -177,7 +168,7 @@ def infer_motion(depth_model: LoadedModel, flow_model: LoadedModel, group: Group
                 "diverged: take an earlier checkpoint, or train with a lower rate."
             )
         rigid, in_front = rigid_flow(depth, K, T)
-        residual = rigidity_residual(forward, depth, K, T)
+        residual = distance_from_rigid(forward, rigid, in_front)
         maps = (
             residual,
             in_front,

@@ -134,6 +134,16 @@ def _image(sample: Sample, step: int, reader: ImageReader) -> InputImage:
     return InputImage(sample.name, sample.clip, str(view.image), read, K, sample.frame + step)
 
 
+def require_cameras(pairs: Sequence[Pair], what: str) -> None:
+    """Raises ValueError, which names `what` needs them, if the intrinsics of a pair are not known."""
+    unknown = next((pair for pair in pairs if pair.first.K is None), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{what} needs the camera, and {unknown.first.origin} has none; give --intrinsics fx,fy,cx,cy in "
+            "pixels of the source."
+        )
+
+
 def read_pairs(
     readers: ThreadPoolExecutor, pairs: Sequence[Pair], steps: Sequence[int], ahead: int
 ) -> Iterator[tuple[Pair, dict[int, Picture]]]:

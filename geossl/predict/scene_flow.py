@@ -16,9 +16,7 @@ A point that comes to lie behind the camera has no disparity at the second time 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,10 +38,10 @@ from geossl.formats.rrd import import_rerun, write_rrd
 from geossl.formats.safe_paths import inside
 from geossl.geometry.camera import backproject
 from geossl.geometry.conversion import scene_flow_to_flow
-from geossl.inputs import InputImage, grouped
-from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, report
+from geossl.inputs import InputImage
+from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, predict_batches
 from geossl.predict.flow import ABSOLUTE, RELATIVE, windows_of
-from geossl.predict.pairs import Pair, is_specification, open_pairs, read_pairs
+from geossl.predict.pairs import Pair, is_specification, open_pairs, read_pairs, require_cameras
 from geossl.predict.scene_flow_inference import (
     Group,
     camera_of,
@@ -168,12 +166,7 @@ def _predict(
     if "rrd" in request.save:
         import_rerun()  # so that it is missed before anything is computed
     pairs = open_pairs(source, steps, intrinsics=request.intrinsics)
-    unknown = next((pair for pair in pairs if pair.first.K is None), None)
-    if unknown is not None:
-        raise ValueError(
-            f"scene flow needs the camera, and {unknown.first.origin} has none; give --intrinsics fx,fy,cx,cy in "
-            "pixels of the source."
-        )
+    require_cameras(pairs, "scene flow")
     baselines = _baselines(pairs, source, request, meta["units"])
     mine = my_share(pairs)
 
@@ -190,23 +183,20 @@ def _predict(
             if not path.is_file():
                 _write(kind, path, image, depth, scene_flow, camera_of(pair).float(), baseline_m)
 
-    done = len(mine) - len(todo)
-    report(request.progress, done, len(mine))
+    def predict(group: Group) -> list[Callable[[], None]]:
+        estimates = infer(group)
+        for (pair, _), estimate in zip(group, estimates, strict=True):
+            _check_finite(pair, *estimate)
+        return [partial(write, pair, images[0], *of) for (pair, images), of in zip(group, estimates, strict=True)]
+
     size = request.batch_size
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        pending: deque[Future[None]] = deque()
-        for group in grouped(read_pairs(readers, todo, sorted(steps), 2 * size), size):
-            estimates = infer(group)
-            for (pair, _), estimate in zip(group, estimates, strict=True):
-                _check_finite(pair, *estimate)
-            for (pair, images), estimate in zip(group, estimates, strict=True):
-                pending.append(writers.submit(write, pair, images[0], *estimate))
-            while len(pending) > 2 * size:
-                pending.popleft().result()
-            done += len(group)
-            report(request.progress, done, len(mine))
-        for future in pending:
-            future.result()
+    predict_batches(
+        lambda readers: read_pairs(readers, todo, sorted(steps), 2 * size),
+        predict,
+        size,
+        (len(mine) - len(todo), len(mine)),
+        request.progress,
+    )
     return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
 
 
