@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geossl.geometry.constants import vector_like
 from geossl.geometry.precision import float32_island
 from geossl.kernels.appearance import jitter_fits, jittered
 
@@ -62,7 +63,7 @@ def adjust_hue(image: Tensor, turn: Tensor) -> Tensor:
         torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     sixths = sixths + 6 * _per_image(turn)
-    offsets = sixths.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
+    offsets = vector_like(sixths, 5, 3, 1).view(1, 3, 1, 1)
     k = (sixths + offsets).remainder(6)
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 

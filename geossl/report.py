@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geossl.formats.atomic import write_bytes_atomic
 from geossl.visualize import plot_curves, png_bytes
 
 FLOW_COLOURS = (
@@ -141,14 +142,12 @@ def write_report(run: Path, max_pictures: int = 12) -> Path:
     Raises:
         ValueError: If the folder has no metrics.jsonl.
     """
-    from geossl.formats.atomic import write_bytes_atomic
-
     metrics = run / "metrics.jsonl"
     if not metrics.is_file():
         raise ValueError(f"{run} has no metrics.jsonl, so it is not a run folder; give the folder that train wrote.")
     rows = read_metrics(metrics)
     blocks = [heading("Last values"), table([{"name": k, "value": v[1][-1]} for k, v in curves_of(rows).items()])]
-    warnings = [str(row["warning"]) for row in rows if "warning" in row]
+    warnings = [str(text) for row in rows for text in row.get("warnings", ())]
     blocks += [paragraph(text, warning=True) for text in dict.fromkeys(warnings)]
     blocks += [heading("Curves"), *curve_blocks(rows)]
     shown = sorted((run / "samples").glob("*.png"), key=lambda p: (p.stat().st_mtime, p.name))[-max_pictures:]

@@ -41,10 +41,14 @@ class Frame:
         return self.image.shape[-1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Frame:
-        """Applies `function` to every tensor; an un-jittered frame keeps sharing one tensor for both images."""
+        """Applies `function` to every tensor."""
+        return self.with_images(function, function(self.K))
+
+    def with_images(self, function: Callable[[Tensor], Tensor], K: Tensor) -> Frame:
+        """`function` of both images and a new K; an un-jittered frame keeps sharing one tensor for both."""
         image = function(self.image)
         jittered = image if self.jittered is self.image else function(self.jittered)
-        return Frame(image, jittered, function(self.K))
+        return Frame(image, jittered, K)
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,6 @@ def collate(samples: Sequence[Batch]) -> Batch:
                 f"samples {first.names[0]} and {sample.names[0]} cannot share a batch: "
                 f"{signature(first)} against {signature(sample)}. Draw each batch from samples of one kind."
             )
-
-    def cat_frames(frames: Sequence[Frame]) -> Frame:
-        image = torch.cat([f.image for f in frames])
-        shared = all(f.jittered is f.image for f in frames)
-        jittered = image if shared else torch.cat([f.jittered for f in frames])
-        return Frame(image, jittered, torch.cat([f.K for f in frames]))
-
     stereo = [s.stereo for s in samples if s.stereo is not None]
     motions = [s.T_stereo_target for s in samples if s.T_stereo_target is not None]
     return Batch(
@@ -134,6 +131,14 @@ def collate(samples: Sequence[Batch]) -> Batch:
         index=torch.cat([s.index for s in samples]),
         names=tuple(name for s in samples for name in s.names),
     )
+
+
+def cat_frames(frames: Sequence[Frame]) -> Frame:
+    """Frames of one size, one after the other along the batch."""
+    image = torch.cat([f.image for f in frames])
+    shared = all(f.jittered is f.image for f in frames)
+    jittered = image if shared else torch.cat([f.jittered for f in frames])
+    return Frame(image, jittered, torch.cat([f.K for f in frames]))
 
 
 def signature(batch: Batch) -> str:

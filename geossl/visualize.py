@@ -311,16 +311,18 @@ def plot_curves(
     title: str = "",
     xlabel: str = "step",
     log: bool = False,
+    log_x: bool = False,
 ) -> Picture:
-    """Curves (x values, y values) by name in one plot."""
+    """Curves (x values, y values) by name in one plot; `log` makes the y axis logarithmic, `log_x` the other."""
     figure = Figure(figsize=(6, 3.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     for name, (x, y) in curves.items():
         axes.plot(x, y, label=name, linewidth=1.3, marker="." if len(x) < 3 else None)
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # 25, not 2.5 x 10^1
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # as many as there is room for
+    for axis, wanted in ((axes.yaxis, log), (axes.xaxis, log_x)):
+        if wanted:
+            axes.set(**{f"{axis.axis_name}scale": "log"})
+            axis.set_major_formatter("{x:g}")  # 25, not 2.5 x 10^1
+            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # as many as there is room for
     axes.set(xlabel=xlabel, title=title)
     axes.grid(alpha=0.3)
     if curves:

@@ -250,5 +250,7 @@ def test_report_shows_the_newest_pictures_and_the_config(tmp_path: Path) -> None
     assert text.count("<img") == 2 + 2  # curves of the loss and of the median depth, two samples
     assert report.FLOW_COLOURS not in html.unescape(text)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 5, "health/flow_px": 1.0}) + "\n")
-    assert report.FLOW_COLOURS in html.unescape(report.write_report(tmp_path).read_text())
+        file.write(json.dumps({"step": 5, "health/flow_px": 1.0, "warnings": ["flow is <zero>"]}) + "\n")
+    text = report.write_report(tmp_path).read_text()
+    assert report.FLOW_COLOURS in html.unescape(text)
+    assert '<p class="warning">flow is &lt;zero&gt;</p>' in text

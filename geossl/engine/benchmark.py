@@ -25,9 +25,10 @@ from torch.utils._pytree import tree_map
 
 from geossl.config import Augment, Train
 from geossl.data.augment import augment
-from geossl.engine.distributed import pick_device
+from geossl.engine.distributed import World, world_of
 from geossl.engine.meter import memory_mb
-from geossl.engine.train import arrange, autocast, make_optimizer
+from geossl.engine.precision import autocast
+from geossl.engine.train import arrange, distribute, make_optimizer
 from geossl.methods import build_method, without_pretrained
 from geossl.methods.method import Method
 from geossl.types import Batch, Frame
@@ -40,11 +41,12 @@ class StepCost:
     """The cost of a training step.
 
     Attributes:
-        batch_size: Samples.
+        batch_size: Samples, of all processes together.
         seconds: Median time of a step.
         samples_per_second: Its inverse times the batch size.
         memory_mb: Largest memory so far: of the GPU, else resident memory of the process.
-        data, networks, warp_and_loss, optimizer: Shares of the time, summing to 1; see the module.
+        data, networks, warp_and_loss, optimizer: Shares of the time, summing to 1; see the module. What several
+            processes tell each other is in none of them.
     """
 
     batch_size: int
@@ -74,6 +76,8 @@ def benchmark_training(
 ) -> list[StepCost]:
     """Measures training steps on random images, in ascending order of the batch size.
 
+    Under torchrun the processes share each batch, as in a training, and every one of them measures.
+
     Args:
         method: A name of geossl.methods.
         model: The method's options; pre-trained weights are left out, as they cost nothing.
@@ -87,14 +91,19 @@ def benchmark_training(
         steps: Measured steps of each kind, of which the median counts.
         warmup: Steps before.
         progress: Share of the training that is done: terms that set in later cost nothing before.
+
+    Raises:
+        ValueError: If a batch does not divide over the processes, or the device is not there.
     """
     options = Train(precision=precision, device=device)  # type: ignore[arg-type]
-    torch_device = pick_device(device)
     values = without_pretrained(method, model or {})
     rows = []
-    for batch_size in sorted(batch_sizes):
-        batch = random_batch(batch_size, height, width, source_offsets, stereo)
-        rows.append(_measure(method, values, batch, options, torch_device, steps, warmup, progress))
+    with world_of(device) as world:
+        for batch_size in sorted(batch_sizes):
+            if batch_size % world.size:
+                raise ValueError(f"a batch of {batch_size} does not divide over {world.size} processes.")
+            batch = random_batch(batch_size // world.size, height, width, source_offsets, stereo)
+            rows.append(_measure(method, values, batch, options, world, steps, warmup, progress))
     return rows
 
 
@@ -103,29 +112,31 @@ def _measure(
     model: Mapping[str, Any],
     batch: Batch,
     options: Train,
-    device: torch.device,
+    world: World,
     steps: int,
     warmup: int,
     progress: float,
 ) -> StepCost:
     torch.manual_seed(0)
+    device = world.device
     built = build_method(method, model).to(device).to(memory_format=torch.channels_last).train()
     built.progress = progress
     optimizer = make_optimizer(built, options, device)
+    network = distribute(built, world)
     reset_peak(device)
     seconds = []
     for step in range(warmup + steps):
         wait(device)
         start = time.perf_counter()
-        training_step(built, optimizer, batch, options, device, step)
+        training_step(network, optimizer, batch, options, device, step)
         wait(device)
         seconds.append(time.perf_counter() - start)
     peak = peak_mb(device) or memory_mb(device)
     parts = [step_in_parts(built, optimizer, batch, options, device, step) for step in range(steps)]
     medians = {name: statistics.median(part[name] for part in parts) for name in PARTS}
     shares = {name: value / sum(medians.values()) for name, value in medians.items()}
-    second = statistics.median(seconds[warmup:])
-    return StepCost(len(batch), second, len(batch) / second, peak, **shares)
+    second, samples = statistics.median(seconds[warmup:]), world.size * len(batch)
+    return StepCost(samples, second, samples / second, peak, **shares)
 
 
 def cost_table(rows: Sequence[StepCost]) -> str:
@@ -144,13 +155,13 @@ def cost_records(rows: Sequence[StepCost]) -> list[dict[str, float]]:
 
 
 def training_step(
-    method: Method, optimizer: torch.optim.Optimizer, batch: Batch, options: Train, device: torch.device, step: int
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, options: Train, device: torch.device, step: int
 ) -> None:
-    """One plain step, as in `train`."""
+    """One plain step, as in `train`; `network` is the method, or what `distribute` made of it."""
     prepared = arrange(augment(batch.to(device), Augment(), 0, step), True)
     optimizer.zero_grad(set_to_none=True)
     with autocast(options.precision, device):
-        objective = method(prepared)
+        objective = network(prepared)
     objective.total.backward()
     optimizer.step()
 

@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from geossl.config import Data
-from geossl.data.build import build_samples
+from geossl.data.build import build_targets
 from geossl.data.dataset import SampleDataset
-from geossl.data.samples import Sample
+from geossl.data.samples import Sample, Wanted
 from geossl.engine.distributed import World, share_of
+from geossl.engine.precision import autocast
 from geossl.methods.method import Method
 from geossl.types import Batch
 
@@ -55,12 +56,10 @@ def labelled_samples(
         load: Reads them.
 
     Raises:
-        DataError: As `build_samples` and `SampleDataset`.
+        DataError: As `build_targets` and `SampleDataset`.
     """
-    alone = {"stereo": False, "source_offsets": offsets}
-    data = data.model_copy(update=alone | {"stereo_sources": False})
-    sources = [source.model_copy(update=alone) for source in data.validation]
-    samples = [sample for i, source in enumerate(sources) for sample in build_samples(source, data, group=i)]
+    wanted = Wanted(offsets)
+    samples = [s for i, source in enumerate(data.validation) for s in build_targets(source, wanted, group=i)]
     labelled = thinned([sample for sample in samples if has_label(sample)], MOST_IMAGES)
     if not labelled:
         return ()
@@ -87,13 +86,12 @@ def score_samples(
     """
     world.share_buffers(method)  # batch norm's statistics differ between processes
     method.eval()
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     rows: list[tuple[int, Row]] = []
     for index in share_of(range(len(samples)), world):
         batch, truth = samples[index]
         if not len(batch):
             continue
-        with torch.no_grad(), torch.autocast(world.device.type, dtype, enabled=precision != "fp32"):
+        with torch.no_grad(), autocast(precision, world.device):
             row = score(batch.to(world.device), truth)
         if row is not None:
             rows.append((index, row))

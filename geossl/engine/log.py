@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,20 +94,22 @@ class Log:
         if self.progress is not None:
             self.progress.update(self.task, completed=step)
 
-    def line(self, step: int, figures: Mapping[str, float | int]) -> None:
+    def line(self, step: int, figures: Mapping[str, float | int], warnings: Sequence[str] = ()) -> None:
         """Appends one line to metrics.jsonl; not-finite figures become null."""
         if not self.main:
             return
-        values = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        values: dict[str, Any] = {name: x if math.isfinite(x) else None for name, x in figures.items()}
+        if warnings:
+            values["warnings"] = list(warnings)
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
         if self.tensorboard is not None:
             for name, value in figures.items():
                 self.tensorboard.add_scalar(name, value, step)
 
-    def train_line(self, step: int, figures: Mapping[str, float | int]) -> None:
-        """A line of training figures, also shown on the terminal."""
-        self.line(step, figures)
+    def train_line(self, step: int, figures: Mapping[str, float | int], warnings: Sequence[str] = ()) -> None:
+        """A line of training figures and of what they warn of, also shown on the terminal."""
+        self.line(step, figures, warnings)
         shown = f"loss {figures['loss']:.4f}  {figures['samples_per_second']:.1f} samples/s"
         if self.progress is not None:
             self.progress.update(self.task, completed=step, figures=shown)
@@ -115,6 +117,8 @@ class Log:
             self.said = time.monotonic()
             remaining = (self.total_steps - step) * figures["seconds_per_step"]
             self.say(f"step {step}/{self.total_steps}  {shown}  lr {figures['lr']:.2e}  {_duration(remaining)} left")
+        for warning in warnings:
+            self.warn(warning)
 
     def validation_line(self, step: int, figures: Mapping[str, float]) -> None:
         """A line of validation figures, also shown on the terminal."""

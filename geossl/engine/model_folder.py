@@ -28,6 +28,7 @@ from geossl.engine.run_folder import best_path, last_path
 from geossl.formats.atomic import write_text_atomic
 from geossl.methods import build_method, without_pretrained
 from geossl.methods.method import Method
+from geossl.pretrain.method import Pretraining
 from geossl.types import PredictsDepth, PredictsFlow
 
 FORMAT = "geossl-model-1"
@@ -83,10 +84,16 @@ def export_model(source: str | Path, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        CheckpointError: If `source` holds no model, or the files cannot be written.
+        CheckpointError: If `source` holds no model or a pre-training, or the files cannot be written.
     """
     folder = Path(folder)
     loaded = load_model(source)
+    if isinstance(loaded.method, Pretraining):
+        raise CheckpointError(
+            f"{source} holds method '{loaded.config.method}', a pre-training, which predicts nothing. What it hands "
+            "over is the folder `encoder` that `geossl pretrain` writes into its run folder at the end: give that to "
+            "other methods as model.encoder_weights."
+        )
     config = {
         "format": FORMAT,
         "geossl": geossl.__version__,

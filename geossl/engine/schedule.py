@@ -44,7 +44,7 @@ def learning_rate(step: int, total_steps: int, options: Train) -> float:
 def _one_cycle(step: int, total_steps: int, rise: float) -> float:
     top = rise * total_steps - 1  # the step of the largest rate, as a real number
     if step <= top:
-        return _cosine(ONE_CYCLE_START, 1.0, step / top)
+        return _cosine(ONE_CYCLE_START, 1.0, step / top if top else 1.0)
     return _cosine(1.0, ONE_CYCLE_END, (step - top) / (total_steps - 1 - top))
 
 

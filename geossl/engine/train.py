@@ -28,6 +28,7 @@ from geossl.engine.health import Health, depth_bounds
 from geossl.engine.log import Log
 from geossl.engine.meter import Meter
 from geossl.engine.nonfinite import non_finite_error
+from geossl.engine.precision import autocast, slow_precision
 from geossl.engine.run_folder import best_path, last_path, open_run
 from geossl.engine.schedule import learning_rate
 from geossl.engine.stop import StopRequest
@@ -177,9 +178,8 @@ def train(
                 log.advance(state.step)
                 if due(state.step, options.log_every, total):
                     figures, warnings = meter.read(state.step)
-                    log.train_line(state.step, {"epoch": state.step / loader.steps_per_epoch, "lr": lr, **figures})
-                    for warning in warnings:
-                        log.warn(warning)
+                    figures = {"epoch": state.step / loader.steps_per_epoch, "lr": lr, **figures}
+                    log.train_line(state.step, figures, warnings)
                 with meter.clock.outside():
                     if due(state.step, options.sample_every, total):
                         log.pictures(state.step, objective.maps)
@@ -278,12 +278,6 @@ def set_mode(method: nn.Module, freeze_batchnorm: bool) -> None:
                 module.eval()
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The networks' precision on a device."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
-
-
 def arrange(batch: Batch, channels_last: bool) -> Batch:
     """The batch's images in the memory layout of the networks."""
     if not channels_last:
@@ -299,15 +293,6 @@ def sound(loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler) -> 
     loss_ok, gradient_ok = torch.stack([loss.detach(), gradient_norm.to(loss.device)]).isfinite().tolist()
     overflow = scaler.is_enabled() and scaler.get_scale() >= 1
     return loss_ok and (gradient_ok or overflow)
-
-
-def slow_precision(precision: str, device: torch.device) -> str:
-    """A warning where the processor lacks the instructions for a precision, else nothing."""
-    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    needed = {"fp32": (), "bf16": ("avx512_f", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}[precision]
-    if has.get("architecture") != "x86_64" or not needed or any(has.get(name) for name in needed):
-        return ""
-    return f"this processor has no {precision} arithmetic and emulates it, often 10 times slower: set precision=fp32"
 
 
 def data_facts(batch: Batch, known: dict[str, Any]) -> dict[str, Any]:

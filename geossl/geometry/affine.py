@@ -80,6 +80,15 @@ def draw_affine(
     return similarity(zoom * squeeze, zoom / squeeze, rotation, shift.T, size).float()
 
 
+@float32_island
+def draw_affine_pair(
+    batch_size: int, size: tuple[int, int], limits: AffinePairRange, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """`draw_affine` for the first and the second images of pairs, the second's being the first's and more."""
+    A_first = draw_affine(batch_size, size, limits.both, generator)
+    return A_first, draw_affine(batch_size, size, limits.second, generator) @ A_first
+
+
 def draw_zoom(batch_size: int, size: tuple[int, int], most: float, generator: torch.Generator | None = None) -> Tensor:
     """Draws a map for every sample that enlarges a window of the image, all of it inside, to the image's size.
 
@@ -137,6 +146,12 @@ def affine_image(image: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
     """
     pixels = affine_pixels(_inverse(A, image), image)
     return sample_at_pixels(image, pixels), in_image(pixels, *image.shape[-2:])
+
+
+@float32_island
+def affine_K(K: Tensor, A: Tensor) -> Tensor:
+    """(B, 3, 3) of an image -> of the image under a map that does not turn it: a turn would need a skew."""
+    return A @ K
 
 
 @float32_island

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geossl.geometry.camera import backproject, project
+from geossl.geometry.camera import backproject, project, reproject
 from geossl.geometry.motion import transform
 from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels
 from geossl.geometry.precision import float32_island
@@ -55,7 +55,7 @@ def rigid_flow(depth: Tensor, K: Tensor, T_b_a: Tensor, K_b: Tensor | None = Non
         flow: (B, 2, H, W) pixels.
         in_front: (B, 1, H, W) bool, True where the moved point is in front of camera b.
     """
-    pixels, _, in_front = project(transform(T_b_a, backproject(depth, K)), K if K_b is None else K_b)
+    pixels, in_front = reproject(depth, K, T_b_a, K if K_b is None else K_b)
     return pixels - pixel_grid_like(depth), in_front
 
 

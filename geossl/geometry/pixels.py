@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geossl.geometry.constants import vector_like
 from geossl.geometry.precision import float32_island
 
 
@@ -51,7 +52,7 @@ def sample_at_pixels(image: Tensor, pixels: Tensor, padding: Literal["border", "
     h, w = image.shape[-2:]
     # grid_sample's [-1, 1] spans the outermost pixel centres under align_corners=True; a single row or column
     # has no span, and any finite scale will do.
-    scale = pixels.new_tensor([2 / max(w - 1, 1), 2 / max(h - 1, 1)])
+    scale = vector_like(pixels, 2 / max(w - 1, 1), 2 / max(h - 1, 1))
     grid = (pixels.permute(0, 2, 3, 1) * scale - 1).to(image.dtype)  # (B, h, w, 2)
     unknown = None
     if grid.device.type == "cpu" and not grid.isfinite().all():

@@ -1,7 +1,7 @@
 """Float32 islands: geometry and losses keep full precision whatever the networks run in.
 
-bfloat16 has 8 bits of mantissa: a pixel coordinate of 300 would be rounded to the next even number, and SSIM's
-variance E[x^2] - E[x]^2 would turn negative.
+bfloat16 has 8 bits of mantissa: a pixel coordinate of 399 would be 400, and SSIM's variance E[x^2] - E[x]^2 would
+turn negative.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ A worked number: W = 1242, cx = 609.56 resized to 640 gives 610.06 * 640/1242 - 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geossl.geometry.constants import vector_like
 from geossl.types import Batch, Frame
 
 
@@ -23,8 +24,8 @@ def resize_K(K: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) ->
     """(..., 3, 3) of an image of `from_size` (height, width) -> of the same image resized to `to_size`."""
     sy, sx = to_size[0] / from_size[0], to_size[1] / from_size[1]
     # Scaling about the corner at (-0.5, -0.5), where the first pixel begins.
-    scale = K.new_tensor([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
-    return scale @ K
+    u, v, one = K.unbind(-2)
+    return torch.stack([sx * u + (0.5 * sx - 0.5) * one, sy * v + (0.5 * sy - 0.5) * one, one], -2)
 
 
 def resize_pixels(pixels: Tensor, from_size: tuple[int, int], to_size: tuple[int, int], dim: int = 1) -> Tensor:
@@ -34,14 +35,14 @@ def resize_pixels(pixels: Tensor, from_size: tuple[int, int], to_size: tuple[int
     """
     shape = [1] * pixels.ndim
     shape[dim] = 2
-    scale = pixels.new_tensor([to_size[1] / from_size[1], to_size[0] / from_size[0]]).view(shape)
+    scale = vector_like(pixels, to_size[1] / from_size[1], to_size[0] / from_size[0]).view(shape)
     return (pixels + 0.5) * scale - 0.5
 
 
 def crop_K(K: Tensor, top: int, left: int) -> Tensor:
     """(..., 3, 3) after rows above `top` and columns before `left` are cut off."""
-    shift = K.new_tensor([[1, 0, -left], [0, 1, -top], [0, 0, 1]])
-    return shift @ K
+    u, v, one = K.unbind(-2)
+    return torch.stack([u - left * one, v - top * one, one], -2)
 
 
 def flip_K(K: Tensor, width: int) -> Tensor:
@@ -53,7 +54,7 @@ def flip_K(K: Tensor, width: int) -> Tensor:
 
 def flip_T(T: Tensor) -> Tensor:
     """(..., 4, 4) motion as seen in the mirrored world: F T F."""
-    mirror = T.new_tensor([-1.0, 1.0, 1.0, 1.0])
+    mirror = vector_like(T, -1, 1, 1, 1)
     return mirror[:, None] * T * mirror
 
 
@@ -74,19 +75,19 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 2, h, w) pixels -> (B, 2, *size) pixels of the new size; u and v scale by their own ratios."""
     h, w = flow.shape[-2:]
-    scale = flow.new_tensor([size[1] / w, size[0] / h]).view(1, 2, 1, 1)
+    scale = vector_like(flow, size[1] / w, size[0] / h).view(1, 2, 1, 1)
     return upsample(flow, size) * scale
 
 
 def flip_flow(flow: Tensor) -> Tensor:
     """(B, 2, H, W) flow of the mirrored images: columns reversed, du negated."""
-    return flow.flip(-1) * flow.new_tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    return flow.flip(-1) * vector_like(flow, -1, 1).view(1, 2, 1, 1)
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
     """A frame at another size, with its intrinsics."""
     K = resize_K(frame.K, (frame.height, frame.width), size)
-    return _with_images(frame, lambda image: resize_image(image, size), K)
+    return frame.with_images(lambda image: resize_image(image, size), K)
 
 
 def area_reduced(frame: Frame, size: Sequence[int]) -> Frame:
@@ -116,7 +117,7 @@ def crop_batch(batch: Batch, top: int, left: int, size: tuple[int, int]) -> Batc
 
     def crop(frame: Frame) -> Frame:
         K = crop_K(frame.K, top, left)
-        return _with_images(frame, lambda image: image[..., top : top + h, left : left + w], K)
+        return frame.with_images(lambda image: image[..., top : top + h, left : left + w], K)
 
     return batch.map_frames(crop)
 
@@ -138,14 +139,7 @@ def flip_batch(batch: Batch, where: Tensor | None = None) -> Batch:
 
     def flip(frame: Frame) -> Frame:
         K = choose(flip_K(frame.K, frame.width), frame.K)
-        return _with_images(frame, lambda image: choose(image.flip(-1), image), K)
+        return frame.with_images(lambda image: choose(image.flip(-1), image), K)
 
     T = batch.T_stereo_target
     return replace(batch.map_frames(flip), T_stereo_target=None if T is None else choose(flip_T(T), T))
-
-
-def _with_images(frame: Frame, function: Callable[[Tensor], Tensor], K: Tensor) -> Frame:
-    """The frame with `function` applied to its images (one shared tensor stays shared) and a new K."""
-    image = function(frame.image)
-    jittered = image if frame.jittered is frame.image else function(frame.jittered)
-    return Frame(image, jittered, K)

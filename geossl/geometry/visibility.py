@@ -97,7 +97,8 @@ def forward_backward_check(
 
     Source: Meister et al., AAAI 2018, eq. 1.
     """
-    if flow.shape == backward_flow.shape and flow.shape[1] == 2 and cpu_kernels_run(flow, backward_flow):
+    fits = flow.shape == backward_flow.shape and flow.shape[1] == 2 and flow.shape[3] > 1
+    if fits and cpu_kernels_run(flow, backward_flow):
         return fast.returns(flow, backward_flow, relative, absolute)
     warped, inside = warp_by_flow(backward_flow, flow)
     residual = (flow + warped).square().sum(1, keepdim=True)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from geossl.geometry.camera import MIN_Z
+from geossl.geometry.camera import reproject
 from geossl.geometry.conversion import scene_flow_to_flow
 from geossl.geometry.pixels import in_image, pixel_grid_like, sample_at_pixels
 from geossl.geometry.precision import float32_island
@@ -50,42 +50,6 @@ def synthesize_target(
         raise ValueError(f"depth has shape {tuple(depth.shape)}; expected (B, 1, H, W).")
     pixels, in_front = reproject(depth, target_K, T_source_target, source.K)
     return sample_at_pixels(source.image, pixels, padding), in_front & in_image(pixels, source.height, source.width)
-
-
-@float32_island
-def reproject(depth: Tensor, target_K: Tensor, T_source_target: Tensor, source_K: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each target pixel lies in the source: project(transform(T, backproject(depth))) in one product.
-
-    Returns:
-        pixels: (B, 2, H, W) in the source; meaningless where not in front.
-        in_front: (B, 1, H, W) bool.
-    """
-    b, _, h, w = depth.shape
-    homography, epipole = (x.to(depth.dtype) for x in projection(target_K, T_source_target, source_K))
-    grid = pixel_grid_like(depth).flatten(1)
-    homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])  # (3, H*W)
-    x, y, z = ((homography @ homogeneous) * depth.flatten(2) + epipole[..., None]).unbind(1)  # each (B, H*W)
-    in_front = z > MIN_Z
-    inverse_z = 1 / torch.where(in_front, z, torch.ones_like(z))
-    pixels = torch.stack([x * inverse_z, y * inverse_z], dim=1)
-    return pixels.view(b, 2, h, w), in_front.view(b, 1, h, w)
-
-
-def projection(target_K: Tensor, T_source_target: Tensor, source_K: Tensor) -> tuple[Tensor, Tensor]:
-    """The motion between two cameras as it acts on pixels: pixel p of depth d projects to d (homography p) + epipole.
-
-    K_s (R K_t^-1 d p + t) = d (K_s R K_t^-1) p + K_s t. In float64, so that identity motion maps every pixel to itself
-    to the last bits.
-
-    Args:
-        target_K, source_K: (B, 3, 3) pixels. T_source_target: (B, 4, 4).
-
-    Returns:
-        homography: (B, 3, 3) float64, of the plane at infinity.
-        epipole: (B, 3) float64, homogeneous.
-    """
-    K_s, T = source_K.double(), T_source_target.double()
-    return K_s @ T[:, :3, :3] @ torch.linalg.inv(target_K.double()), (K_s @ T[:, :3, 3:])[..., 0]
 
 
 @float32_island

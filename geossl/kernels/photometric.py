@@ -53,6 +53,7 @@ class Reprojected:
     Attributes:
         loss: () mean over all pixels of what training minimises.
         best: () mean of the least error over views, where any has one; detached.
+        explained: () share of the pixels for which any view has an error; detached.
         maps: Detached, empty unless asked for: `error` (B, 1, H, W), what training minimises; `moving` (B, 1, H, W)
             bool, True where it is the error of a warp (the others have no gradient); `warped` (B, 3, H, W), the target
             as the first view explains it.
@@ -60,6 +61,7 @@ class Reprojected:
 
     loss: Tensor
     best: Tensor
+    explained: Tensor
     maps: Mapping[str, Tensor]
 
 
@@ -121,7 +123,7 @@ def reproject(
     Args:
         views: From `prepare`.
         depth: (B, 1, H, W) float32.
-        homographies, epipoles: (V, B, 3, 3) and (V, B, 3), from `geossl.geometry.warping.projection` for every view.
+        homographies, epipoles: (V, B, 3, 3) and (V, B, 3), from `geossl.geometry.camera.projection` for every view.
         still: (B, 1, H, W) error of standing still; a pixel that moves has less. None: every pixel moves.
         min_z: A point with no greater z has no projection.
         ssim_weight: As in `photometric_map`.
@@ -132,8 +134,9 @@ def reproject(
     Differs: a second derivative is refused.
     """
     rule = (min_z, ssim_weight, minimum, ignore_outside, maps)
-    loss, best, *shown = _Reproject.apply(depth, homographies, epipoles, views, still, rule)
-    return Reprojected(loss, best, dict(zip(("error", "moving", "warped"), shown, strict=True)) if maps else {})
+    loss, best, explained, *shown = _Reproject.apply(depth, homographies, epipoles, views, still, rule)
+    named = dict(zip(("error", "moving", "warped"), shown, strict=True)) if maps else {}
+    return Reprojected(loss, best, explained, named)
 
 
 class _Reproject(torch.autograd.Function):
@@ -168,7 +171,8 @@ class _Reproject(torch.autograd.Function):
         of_view = of_sample[:, SUMS:].unflatten(1, (-1, SUMS_OF_VIEW)).movedim(0, 1).float()  # (V, B, 12)
         grad_matrices = of_view[..., :9].unflatten(-1, (3, 3))
         ctx.save_for_backward(grad_depth, grad_matrices, of_view[..., 9:])
-        outputs = ((loss / depth.numel()).float(), (least / count).float(), error, moving, warped)
+        means = ((loss / depth.numel()).float(), (least / count).float(), (count / depth.numel()).float())
+        outputs = (*means, error, moving, warped)
         ctx.mark_non_differentiable(*(x for x in outputs[1:] if x is not None))
         return outputs
 

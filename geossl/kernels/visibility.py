@@ -36,7 +36,7 @@ def returns(flow: Tensor, backward_flow: Tensor, relative: float, absolute: floa
     """The test of `geometry.visibility.forward_backward_check`.
 
     Args:
-        flow, backward_flow: (B, 2, H, W) pixels, float32 on the CPU.
+        flow, backward_flow: (B, 2, H, W) pixels, float32 on the CPU, W at least 2.
 
     Returns:
         (B, 1, H, W) bool, False where a flow that takes part is not finite.

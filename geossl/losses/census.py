@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geossl.geometry.constants import vector_like
 from geossl.geometry.precision import float32_island
 from geossl.kernels import cpu_kernels_run
 from geossl.kernels.census import census_distance
@@ -63,7 +64,7 @@ def census_map(
 
 def grey_255(image: Tensor) -> Tensor:
     """(B, 3, H, W) RGB in [0, 1] -> (B, H, W) grey levels in 0..255."""
-    return torch.einsum("bchw,c->bhw", image, 255 * image.new_tensor(GREY))
+    return torch.einsum("bchw,c->bhw", image, 255 * vector_like(image, *GREY))
 
 
 def half_offsets(radius: int) -> Iterator[tuple[int, int]]:

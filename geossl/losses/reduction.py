@@ -13,16 +13,17 @@ from torch import Tensor
 
 from geossl.geometry.precision import float32_island
 
+EPSILON = 1e-6  # added to counts of kept pixels, which may be 0
 LEAST_VISIBLE = 0.02  # a smaller share of a batch's pixels is taken for noise, and teaches nothing
 
 
 @float32_island
-def masked_mean(x: Tensor, keep: Tensor, eps: float = 1e-6) -> Tensor:
-    """Mean of `x` over what is kept, sum(keep x) / (C sum(keep) + eps); 0 where there is none.
+def masked_mean(x: Tensor, keep: Tensor) -> Tensor:
+    """Mean of `x` over what is kept, sum(keep x) / (C sum(keep) + 1e-6); 0 where there is none.
 
     Source: UFlow, SMURF, and ARFlow (which divides by mean(keep), without eps: NaN where nothing is visible).
     """
-    return masked(x, keep).sum() / (x.shape[1] * keep.sum() + eps)
+    return masked(x, keep).sum() / (x.shape[1] * keep.sum() + EPSILON)
 
 
 @float32_island
@@ -35,12 +36,12 @@ def mean_over_all(x: Tensor, keep: Tensor) -> Tensor:
 
 
 @float32_island
-def sum_over_twice_kept(x: Tensor, keep: Tensor, eps: float = 1e-6) -> Tensor:
-    """sum(keep x) / (2 sum(keep) + eps): half the mean of a one-channel map, the mean of a flow's two channels.
+def sum_over_twice_kept(x: Tensor, keep: Tensor) -> Tensor:
+    """sum(keep x) / (2 sum(keep) + 1e-6): half the mean of a one-channel map, the mean of a flow's two channels.
 
     Source: DDFlow and SelFlow, released code.
     """
-    return masked(x, keep).sum() / (2 * keep.sum() + eps)
+    return masked(x, keep).sum() / (2 * keep.sum() + EPSILON)
 
 
 def masked(x: Tensor, keep: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ Differs:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from geossl.config import Strict
@@ -29,7 +29,7 @@ from geossl.geometry.affine import (
     affine_flow,
     affine_image,
     affine_visible,
-    draw_affine,
+    draw_affine_pair,
 )
 from geossl.geometry.pixels import size_of
 from geossl.geometry.visibility import visible_pair
@@ -87,6 +87,12 @@ class ARFlowOptions(Strict):
         0.02, ge=0, description="Weight of the student's term; 0.02 for KITTI, 0.01 for Sintel."
     )
     augmentation_from: float = Field(0.05, ge=0, le=1, description="Share of the training after which it sets in.")
+
+    @model_validator(mode="after")
+    def _compares_some_level(self) -> Self:
+        if min(self.level_weights) < 0 or max(self.level_weights) == 0:
+            raise ValueError(f"level_weights are {list(self.level_weights)}; expected none below 0, and one above.")
+        return self
 
 
 class ARFlow(PairFlow):
@@ -167,9 +173,7 @@ class ARFlow(PairFlow):
         """
         limits, appearance = TRANSFORMATIONS[self.options.transformation]
         count, size = first.shape[0], size_of(first)
-        A_first = draw_affine(count, size, limits.both)
-        A_second = draw_affine(count, size, limits.second) @ A_first
-        A_first, A_second = A_first.to(first.device), A_second.to(first.device)
+        A_first, A_second = (A.to(first.device) for A in draw_affine_pair(count, size, limits))
         mapped = [affine_image(image, A)[0] for image, A in ((first, A_first), (second, A_second))]
         student = self.flows(*vary_appearance(mapped, appearance))[0]
         teacher = affine_flow(flow, A_first, A_second)

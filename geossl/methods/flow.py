@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import resize_flow
 from geossl.losses.reduction import share_of
 from geossl.methods.method import Method
 from geossl.types import Batch
@@ -25,7 +27,7 @@ class PairFlow(Method, ABC):
     def predict_flows(self, target: Tensor, sources: Sequence[Tensor]) -> Tensor:
         """(B, 3, H, W) in [0, 1] of any size and one source -> (B, 1, 2, H, W) pixels."""
         (source,) = sources
-        return self.flows(target, source)[0][:, None]
+        return resize_flow(self.flows(target, source)[0], size_of(target))[:, None]
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The clean images of the target and its first source.

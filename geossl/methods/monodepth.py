@@ -30,8 +30,7 @@ from geossl.geometry.warping import warp_by_disparity
 from geossl.losses.consistency import left_right_consistency
 from geossl.losses.photometric import l1_map, ssim_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
-from geossl.methods.method import Method
-from geossl.methods.stereo import baseline_of, left_right
+from geossl.methods.stereo import MetricByBaseline, baseline_of, left_right
 from geossl.networks.depth_decoder import DepthDecoder
 from geossl.networks.encoders import build_encoder
 from geossl.networks.monodepth import MonodepthNet
@@ -64,12 +63,10 @@ class MonodepthOptions(Strict):
     consistency: float = Field(1.0, ge=0, description="Weight of left-right consistency; used by lr.")
 
 
-class Monodepth(Method):
+class Monodepth(MetricByBaseline):
     """Disparity as a fraction of the width at four scales; appearance, smoothness and left-right terms, eq. 1."""
 
     Options = MonodepthOptions
-    is_metric = True
-    baseline_m: Tensor
 
     def __init__(self, options: MonodepthOptions) -> None:
         super().__init__(options)
@@ -82,8 +79,6 @@ class Monodepth(Method):
             encoder = build_encoder(options.network, options.encoder_weights)
             decoder = DepthDecoder(encoder.channels, (0, 1, 2, 3), outputs=2, dims=options.decoder_channels)
             self.network = torch.nn.Sequential(encoder, decoder)
-        # What a fraction of the width means in metres is a property of the cameras it was learned from.
-        self.register_buffer("baseline_m", torch.tensor(torch.nan))
 
     def disparities(self, left: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> finest first, (B, 2, h, w) disparity fractions: aligned with left, aligned with right."""
@@ -96,16 +91,20 @@ class Monodepth(Method):
         """(B, 3, H, W) in [0, 1], (B, 3, 3) -> (B, 1, H, W) metres, by the baseline of the training pairs.
 
         A naive model's disparity belongs to the right image; it is used as the left's, as the paper does.
+
+        Raises:
+            ValueError: If the model has not learned from a pair.
         """
+        baseline_m = self.known_baseline()
         index = 1 if self.options.sampling == "naive" else 0
         fraction = self.disparities(image)[0][:, index : index + 1].float()
         fx = per_sample(K[:, 0, 0], fraction)
-        return fx * self.baseline_m / (fraction.clamp_min(1e-6) * image.shape[-1])
+        return fx * baseline_m / (fraction.clamp_min(1e-6) * image.shape[-1])
 
     def forward(self, batch: Batch) -> Objective:
         left, right, baseline = self.left_right(batch)
         if self.training:
-            self.baseline_m.copy_(baseline.mean())
+            self.follow_baseline(baseline)
         use_left = self.options.sampling in ("no_lr", "lr")
         use_right = self.options.sampling in ("naive", "lr")
         appearance, smoothness, consistency, maps, health = [], [], [], {}, {}

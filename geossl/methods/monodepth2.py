@@ -27,6 +27,7 @@ from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_de
 from geossl.geometry.motion import invert, motion_from_axis_angle
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_reduced, upsample
+from geossl.kernels.photometric import Reprojected
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.dynamic import FlowConsistency
 from geossl.methods.method import Method, depth_health, motion_health
@@ -115,7 +116,7 @@ class Monodepth2(Method):
         elif self.video and options.pose == "shared":
             self.pose_decoder = PoseDecoder(self.encoder.channels, features=2, frames=1)
         elif self.video:
-            self.pose_cnn = PoseCNN(images=2)
+            self.pose_cnn = PoseCNN()
         if options.predictive_mask:
             self.mask_decoder = DepthDecoder(
                 self.encoder.channels, self.scales, outputs=2 * self.video + self.stereo, dims=options.decoder_channels
@@ -160,10 +161,10 @@ class Monodepth2(Method):
         views = self.views(batch)  # every (source frame, T_source_target) that may explain the target
         features = self.encoder(batch.target.jittered)
         unit_inverse_depths = self.depth_decoder(features)
-        masks = self.mask_decoder(features) if options.predictive_mask else [None] * len(unit_inverse_depths)
+        masks = self.masks(features, batch, views) if options.predictive_mask else [None] * len(self.scales)
         by_itself = self.moving_by_themselves(batch, views, unit_inverse_depths[0])
 
-        photometric, smoothness, mask_term, maps, health = [], [], [], {}, {}
+        photometric, smoothness, mask_term = [], [], []
         for scale, unit_inverse_depth, mask in zip(self.scales, unit_inverse_depths, masks, strict=True):
             finest = scale == self.scales[0]
             # Published default: every scale's depth is upsampled and compared at full size.
@@ -174,7 +175,7 @@ class Monodepth2(Method):
                 left_out = None if by_itself is None else F.interpolate(by_itself.float(), size, mode="area") > 0
                 explain = Reprojection(target, seen, self.criterion, self.may_stand_still(batch, views), left_out)
             if mask is not None:
-                mask = upsample(mask, size)[:, : len(views)]
+                mask = upsample(mask, size)
                 mask_term.append(options.mask_weight * -mask.clamp_min(1e-6).log().mean())
             explained = explain(depth, mask, maps=finest)
             photometric.append(explained.loss)
@@ -182,22 +183,53 @@ class Monodepth2(Method):
             roughness = mean_of(edge_aware_smoothness(mean_normalized(unit_inverse_depth), image))
             smoothness.append(options.smoothness / 2**scale * roughness)
             if finest:
-                moving = explained.maps["moving"].float()
-                maps = {"target": target.image, "warped": explained.maps["warped"], "error": explained.maps["error"]}
-                maps |= {"depth": depth * self.unit_m}
-                health = {"photometric": explained.best, "identity_photometric": explain.identity.amin(1).mean()}
-                health |= depth_health(depth, self.unit_m)
-                if explain.still is not None:
-                    maps["moving"], health["automasked"] = moving, 1 - moving.mean()
-                if by_itself is not None:
-                    maps["moves by itself"] = by_itself.any(1, keepdim=True).float()
-                    health["dynamic"] = by_itself.float().mean()
-                health |= motion_health(views[0][1], self.unit_m) if self.video and batch.sources else {}
+                shown = self.shown(batch, views, depth, explain, explained, by_itself)
 
         terms = {"photometric": torch.stack(photometric).mean(), "smoothness": torch.stack(smoothness).mean()}
         if mask_term:
             terms["mask"] = torch.stack(mask_term).mean()
-        return Objective(terms, {name: value.detach() for name, value in maps.items()}, health)
+        return Objective(terms, *shown)
+
+    @torch.no_grad()
+    def shown(
+        self,
+        batch: Batch,
+        views: Sequence[View],
+        depth: Tensor,
+        explain: Reprojection,
+        explained: Reprojected,
+        by_itself: Tensor | None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Maps of the finest scale to show, and figures for the log."""
+        maps = {"target": explain.target.image, "warped": explained.maps["warped"], "error": explained.maps["error"]}
+        maps |= {"depth": depth * self.unit_m}
+        health = {"photometric": explained.best, "identity_photometric": explain.identity.amin(1).mean()}
+        health |= depth_health(depth, self.unit_m)
+        if explain.still is not None:
+            maps["moving"] = explained.maps["moving"].float()
+            health["automasked"] = explained.explained - maps["moving"].mean()
+        if by_itself is not None:
+            maps["moves by itself"] = by_itself.any(1, keepdim=True).float()
+            health["dynamic"] = by_itself.float().mean()
+        if self.times(batch):
+            health |= motion_health(views[0][1], self.unit_m)
+        return maps, health
+
+    def masks(self, features: Sequence[Tensor], batch: Batch, views: Sequence[View]) -> list[Tensor]:
+        """(B, views, h, w) predictive masks of every scale.
+
+        Raises:
+            ValueError: If there are more than two other times.
+        """
+        times = self.times(batch)
+        if times > 2:
+            raise ValueError(
+                f"model.predictive_mask has a mask for two other times, but {batch.names[0]} has {times}; set "
+                "data.source_offsets to two, e.g. [-1, 1], or model.predictive_mask to false."
+            )
+        cameras = len(views) - times  # the other camera's is the last
+        masks = self.mask_decoder(features)
+        return [torch.cat([mask[:, :times], mask[:, mask.shape[1] - cameras :]], 1) for mask in masks]
 
     def moving_by_themselves(self, batch: Batch, views: Sequence[View], unit_inverse_depth: Tensor) -> Tensor | None:
         """(B, sources, H, W) bool, True where a source must not explain the target; None: nowhere."""
@@ -207,7 +239,7 @@ class Monodepth2(Method):
         if self.progress < self.options.dynamic_from:
             return None
         depth = self.depth_of(upsample(unit_inverse_depth.detach(), size_of(batch.target.image)))
-        return self.consistency.moving(batch, depth, [T for _, T in views[: len(batch.sources)]])
+        return self.consistency.moving(batch, depth, [T for _, T in views[: self.times(batch)]])
 
     @property
     def criterion(self) -> Criterion:
@@ -218,7 +250,11 @@ class Monodepth2(Method):
         """How many of the views take part in auto-masking by their unwarped images; those of video come first."""
         if not self.options.automask or self.options.predictive_mask:
             return 0
-        return len(views) if self.options.automask_stereo else len(batch.sources) if self.video else 0
+        return len(views) if self.options.automask_stereo else self.times(batch)
+
+    def times(self, batch: Batch) -> int:
+        """How many of the views are the camera's own at other times; they come first."""
+        return len(batch.sources) if self.video else 0
 
     def views(self, batch: Batch) -> list[View]:
         """The frames that may explain the target, each with T_source_target in network units."""

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geossl.geometry.camera import MIN_Z
+from geossl.geometry.camera import MIN_Z, projection
 from geossl.geometry.precision import float32_island
-from geossl.geometry.warping import projection, synthesize_target
+from geossl.geometry.warping import synthesize_target
 from geossl.kernels import photometric as fused
 from geossl.kernels.photometric import Reprojected
 from geossl.losses.photometric import photometric_map
@@ -84,9 +84,10 @@ class Reprojection:
         errors = without(errors, self.left_out)
         error, moving = combine(errors, self.still, self.criterion.minimum)
         best = errors.detach().amin(1)
-        best = best[best.isfinite()].mean()
+        explained = best.isfinite()
+        best = best.where(explained, best.new_zeros(())).sum() / explained.sum()
         shown = {"error": error.detach(), "moving": moving, "warped": first.detach()} if maps else {}
-        return Reprojected(error.mean(), best, shown)
+        return Reprojected(error.mean(), best, explained.float().mean(), shown)
 
     def in_one_pass(self, depth: Tensor, maps: bool) -> Reprojected:
         assert self.prepared is not None

@@ -15,6 +15,8 @@ Differs:
       scales are averages over areas.
     * The zoom is of the resized image, not of a crop of the original.
     * `photometric_reduction: mean` averages the colours' differences instead of adding them.
+    * The weights of second differences are the paper's at its 832 pixels of width. In smaller images a surface bends
+      more from pixel to pixel; with the paper's weight at 192 pixels nothing but smooth motion is learned.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from geossl.config import Strict
-from geossl.geometry.affine import affine_image, draw_zoom
+from geossl.geometry.affine import affine_image, affine_K, draw_zoom
 from geossl.geometry.camera import backproject
 from geossl.geometry.conversion import scene_flow_to_flow
 from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels, size_of
@@ -40,13 +42,14 @@ from geossl.losses.scene_flow import equal_factors, length, point_distance, scen
 from geossl.losses.smoothness import edge_aware_second_order, mean_of
 from geossl.methods.augmentation import draw_recolouring
 from geossl.methods.flow import flow_health, swapped
-from geossl.methods.method import Method, depth_health
-from geossl.methods.stereo import baseline_of, left_right
+from geossl.methods.method import depth_health
+from geossl.methods.stereo import MetricByBaseline, baseline_of, left_right
 from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.scene_flow import SceneFlowEstimate, SceneFlowNet, depth_of_fraction
-from geossl.types import Batch, Frame, MissingInput, Objective
+from geossl.types import Batch, Frame, MissingInput, Objective, cat_frames
 
 LEAST_COVERAGE = 0.5  # of a pixel, by what the other view sends there: less is hidden
+PAPER_WIDTH = 832  # pixels
 LEAST_VISIBLE = 0.5  # of an image: where less seems visible, the estimates are noise
 
 
@@ -66,27 +69,23 @@ class SelfMonoSFOptions(Strict):
         "sum_rgb", description="L1 added up over the colours, as released, or averaged."
     )
     visibility: bool = Field(True, description="Compare only what the other image is seen to show.")
-    disparity_smoothness: float = Field(0.1, ge=0, description="Divided by 2^scale.")
+    disparity_smoothness: float = Field(0.1, ge=0, description="At a width of 832; divided by 2^scale.")
     point: float = Field(0.2, ge=0, description="Weight of the 3-D point reconstruction.")
-    scene_flow_smoothness: float = Field(200.0, ge=0, description="Divided by 2^scale.")
+    scene_flow_smoothness: float = Field(200.0, ge=0, description="At a width of 832; divided by 2^scale.")
     smoothness_edge: float = Field(10.0, ge=0, description="Of exp(-edge |dI|).")
     zoom: float = Field(0.07, ge=0, lt=1, description="Most of the image's sides that a training's zoom cuts away.")
     recolour: float = Field(0.5, ge=0, le=1, description="Probability that training changes a sample's colours.")
 
 
-class SelfMonoSF(Method):
+class SelfMonoSF(MetricByBaseline):
     """Disparity and scene flow at five scales, both directions in time; stereo in training only."""
 
     Options = SelfMonoSFOptions
-    is_metric = True
-    baseline_m: Tensor
 
     def __init__(self, options: SelfMonoSFOptions) -> None:
         super().__init__(options)
         self.network = SceneFlowNet(options.width, options.normalize_costs)
         load_pyramid(self.network, options.encoder_weights, "self_mono_sf")
-        # What a fraction of the width means in metres is a property of the cameras it was learned from.
-        self.register_buffer("baseline_m", torch.tensor(torch.nan))
 
     # --- prediction --------------------------------------------------------------------------------------------------
 
@@ -96,8 +95,11 @@ class SelfMonoSF(Method):
         """(B, 3, H, W) in [0, 1] twice and (B, 3, 3) -> depth (B, 1, H, W) and scene flow (B, 3, H, W), metres.
 
         The unit is that of the baseline of the training pairs.
+
+        Raises:
+            ValueError: If the model has not learned from a pair.
         """
-        baseline = self.baseline_m.expand(len(target))
+        baseline = self.known_baseline().expand(len(target))
         estimate = self.network(target, source, K, K if K_source is None else K_source, baseline)[0]
         depth = depth_of_fraction(estimate.disparity_fraction, K, baseline, target.shape[-1])
         return depth, estimate.scene_flow
@@ -111,7 +113,7 @@ class SelfMonoSF(Method):
     def forward(self, batch: Batch) -> Objective:
         left, right, baseline = self.stereo_video(self.varied(batch) if self.training else batch)
         if self.training:
-            self.baseline_m.copy_(baseline.mean())
+            self.follow_baseline(baseline)
         estimates = self.network(left.jittered, swapped(left.jittered), left.K, swapped(left.K), baseline)
         right_fractions = self.right_fractions(right, baseline)
         of_disparity, of_motion = [], []
@@ -145,7 +147,7 @@ class SelfMonoSF(Method):
         T = batch.T_stereo_target
         first = left_right(batch.target, batch.stereo, T)
         second = left_right(batch.sources[0], batch.stereo_sources[0], T)
-        left, right = (both_times(a, b) for a, b in zip(first, second, strict=True))
+        left, right = (cat_frames(times) for times in zip(first, second, strict=True))
         return left, right, baseline_of(T).repeat(2)
 
     def varied(self, batch: Batch) -> Batch:
@@ -154,8 +156,7 @@ class SelfMonoSF(Method):
         recolour = draw_recolouring(len(batch), self.options.recolour)
 
         def vary(frame: Frame) -> Frame:
-            image, jittered = (recolour(affine_image(x, A)[0]) for x in (frame.image, frame.jittered))
-            return Frame(image, jittered, A @ frame.K)
+            return frame.with_images(lambda image: recolour(affine_image(image, A)[0]), affine_K(frame.K, A))
 
         return batch.map_frames(vary)
 
@@ -177,7 +178,7 @@ class SelfMonoSF(Method):
         )
         terms = {
             "disparity": masked_mean(self.error(left.image, warped), visible),
-            "disparity_smoothness": self.options.disparity_smoothness / 2**scale * roughness,
+            "disparity_smoothness": self.options.disparity_smoothness * bend_weight(left, scale) * roughness,
         }
         return terms, visible
 
@@ -195,7 +196,7 @@ class SelfMonoSF(Method):
         terms = {
             "photometric": masked_mean(self.error(view.image, warped), visible),
             "point": options.point * masked_mean(distance, visible),
-            "smoothness": options.scene_flow_smoothness / 2**scale * mean_of(roughness),
+            "smoothness": options.scene_flow_smoothness * bend_weight(view, scale) * mean_of(roughness),
         }
         return terms, visible
 
@@ -243,9 +244,12 @@ class SelfMonoSF(Method):
         return {name: x[: len(x) // 2] for name, x in maps.items()}, health
 
 
-def both_times(a: Frame, b: Frame) -> Frame:
-    """Frames of B samples each -> one of 2B."""
-    return Frame(torch.cat([a.image, b.image]), torch.cat([a.jittered, b.jittered]), torch.cat([a.K, b.K]))
+def bend_weight(view: Frame, scale: int) -> float:
+    """Of the mean second difference of a map at a scale: 1 / 2^scale, times what makes images of all sizes alike.
+
+    A worked number: at 416 pixels of width second differences are four times those at 832, so they weigh 1/4.
+    """
+    return (view.width * 2**scale / PAPER_WIDTH) ** 2 / 2**scale
 
 
 def along_rows(shift_px: Tensor) -> Tensor:

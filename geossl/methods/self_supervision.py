@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import resize_image
+from geossl.networks.moving_average import follow
 from geossl.networks.weights import load_named
 
 SEGMENTS = (100, 300)  # superpixels of an image: few and large, or many and small
@@ -63,20 +64,9 @@ class Teacher(nn.Module):
         """Takes weights by the network's own names; raises ValueError, naming `where`, if they do not fit."""
         load_named(self.network, state, where)
 
-    @torch.no_grad()
     def follow(self, student: nn.Module, decay: float) -> None:
-        """Moves every weight and statistic to decay * own + (1 - decay) * student's; counters are copied.
-
-        To be called at the start of a training's forward pass: it then takes in what the step before has learned.
-
-        Source: Tarvainen & Valpola, NeurIPS 2017 (Mean teachers), section 2.
-        """
-        theirs = student.state_dict()
-        for name, own in self.network.state_dict().items():
-            if own.is_floating_point():
-                own.lerp_(theirs[name], 1 - decay)
-            else:
-                own.copy_(theirs[name])
+        """As `moving_average.follow`."""
+        follow(self.network, student, decay)
 
 
 # --- crops -----------------------------------------------------------------------------------------------------------

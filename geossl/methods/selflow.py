@@ -20,7 +20,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ from geossl.types import Batch, Frame, Objective
 
 THREE_FRAME_WINDOW = (-2, -1, 1, 2)  # so that three successive targets have both their neighbours
 PATCH = 49  # pixels of the census
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class SelFlowOptions(Strict):
@@ -71,15 +73,25 @@ class SelFlowOptions(Strict):
     unmasked: float = Field(2 / 7, ge=0, le=1, description="Share of stage 1 without visibility: 200k of 700k steps.")
     teacher: Literal["frozen", "ema"] = Field("frozen", description="ema: follows the student.")
     teacher_decay: float = Field(0.999, ge=0, le=1, description="Of an ema teacher, each step.")
-    crop: tuple[float, float] = Field(
+    crop: tuple[Share, Share] = Field(
         (0.8, 5 / 7), description="Height and width of the student's images, as shares: 256x640 of 320x896."
     )
     hide: float = Field(0.1, ge=0, le=1, description="Share of the superpixels under noise; 0: crops only (DDFlow).")
 
     @model_validator(mode="after")
     def _stage_2_has_a_teacher(self) -> Self:
+        # An explicit null passes: so is a trained stage 2 built again, whose own weights follow.
         if self.stage == 2 and "weights" not in self.model_fields_set:
             raise ValueError("stage 2 needs `weights`: the run folder, model folder or checkpoint of stage 1.")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_in_one_way(self) -> Self:
+        if self.encoder_weights is not None and self.weights is not None:
+            raise ValueError(
+                "`weights` hold the whole network, its feature pyramid too; give `encoder_weights` to stage 1 without "
+                "`weights`."
+            )
         return self
 
 
@@ -111,6 +123,11 @@ class SelFlow(Method):
         clean, jittered = [frame.image for frame in frames], [frame.jittered for frame in frames]
         return self.noc(clean, jittered) if self.options.stage == 1 else self.occ(clean, jittered)
 
+    def after_step(self) -> None:
+        """An ema teacher follows."""
+        if self.options.stage == 2 and self.options.teacher == "ema":
+            self.teacher.follow(self.network, self.options.teacher_decay)
+
     def window(self, batch: Batch) -> list[Frame]:
         """The frames in temporal order: two, or five of which the inner three are targets."""
         self.require(batch, sources=True)
@@ -138,8 +155,6 @@ class SelFlow(Method):
     def occ(self, clean: list[Tensor], jittered: list[Tensor]) -> Objective:
         """Learns from the images what it sees in them, and from the teacher what only the teacher saw."""
         options = self.options
-        if options.teacher == "ema" and self.training:
-            self.teacher.follow(self.network, options.teacher_decay)
         label = pair_flows(self.teacher, clean, clean)  # w
         seen = visible_both_ways("forward_backward", label)  # 1 - O
 

@@ -88,6 +88,8 @@ class SMURF(PairFlow):
         options, whole = self.options, self.pair(batch)
         size = size_of(whole[0])
         crop_size = size if options.crop is None else (min(options.crop[0], size[0]), min(options.crop[1], size[1]))
+        if options.self_supervision > 0:  # not first where it sets in, in the middle of the training
+            check_margin(options.student_margin, crop_size)
         origins = draw_origins(len(batch), size, crop_size)
         clean = [crop_at(image, origins, crop_size) for image in whole]
         seen = [crop_at(frame.jittered, origins, crop_size) for frame in (batch.target, batch.sources[0])]
@@ -139,13 +141,8 @@ class SMURF(PairFlow):
 
         Args:
             clean: The teacher's images, (B, 3, h, w) each. seen: The same recoloured and erased, to be cropped.
-
-        Raises:
-            ValueError: If the student's margin leaves nothing of the images.
         """
         margin, size = self.options.student_margin, size_of(clean[0])
-        if 2 * margin >= min(size):
-            raise ValueError(f"student_margin={margin} leaves nothing of {size[1]}x{size[0]}; set it below a quarter.")
         middle = (..., slice(margin, -margin), slice(margin, -margin))
         with torch.no_grad():
             teacher = self.flows(*both_ways(*clean))[0]
@@ -173,6 +170,12 @@ class SMURF(PairFlow):
         count = len(images) // 2
         maps = {"target": images, "warped": warped, "visible": visible.float(), "error": error, "flow": flow}
         return {name: x[:count] for name, x in maps.items()}, health
+
+
+def check_margin(margin: int, size: tuple[int, int]) -> None:
+    """Raises ValueError if a student's margin leaves nothing of (height, width)."""
+    if 2 * margin >= min(size):
+        raise ValueError(f"student_margin={margin} leaves nothing of {size[1]}x{size[0]}; set it below a quarter.")
 
 
 def weighted(terms: list[Tensor], weights: tuple[float, ...]) -> Tensor:

@@ -99,6 +99,11 @@ def check_images(*images: Tensor) -> None:
         raise ValueError(f"the images have shapes {found}; expected one (B, 3, H, W). Crop or resize them alike.")
 
 
+def for_every_other(views: int, own: Tensor) -> Tensor:
+    """(B, C, H, W) of the target -> (views * B, C, H, W), once for each other image; not copied for a single one."""
+    return own if views == 1 else own.repeat(views, 1, 1, 1)
+
+
 def beside_other(views: int, own: Tensor, mirrored: float = 1.0) -> list[Tensor]:
     """A map of every source, and beside it the one of the other source where there are two.
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from geossl.geometry.constants import vector_like
 from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels, size_of
 
 
@@ -42,7 +43,7 @@ def unpad(x: Tensor, padded_size: tuple[int, int], size: tuple[int, int]) -> Ten
     if ratio.vertical == ratio.horizontal == 1:
         return cut
     # A new pixel in old ones: ratio * (u + 0.5) - 0.5.
-    scale = x.new_tensor([ratio.horizontal, ratio.vertical]).view(1, 2, 1, 1)
+    scale = vector_like(x, ratio.horizontal, ratio.vertical).view(1, 2, 1, 1)
     pixels = ((pixel_grid_like(cut) + 0.5) * scale - 0.5).expand(len(x), -1, -1, -1)
     return sample_at_pixels(x, pixels)
 
@@ -64,7 +65,7 @@ def unpad_flow(flow: Tensor, padded_size: tuple[int, int], size: tuple[int, int]
     cut = unpad(flow, padded_size, size)
     if ratio.vertical == ratio.horizontal == 1:
         return cut
-    return cut / flow.new_tensor([ratio.horizontal, ratio.vertical]).view(1, 2, 1, 1)
+    return cut / vector_like(flow, ratio.horizontal, ratio.vertical).view(1, 2, 1, 1)
 
 
 class _Ratio(NamedTuple):

@@ -62,32 +62,28 @@ class PoseDecoder(nn.Module):
 
 
 class PoseCNN(nn.Module):
-    """Motions from stacked images by a small network of its own (SfMLearner's pose trunk).
-
-    Args:
-        images: RGB images stacked along the channels; `images - 1` motions are predicted.
+    """The motion between two images by a small network of its own (SfMLearner's pose trunk).
 
     Convention: as `PoseDecoder`. The images enter as they are, in [0, 1].
     Source: Monodepth2's released `posecnn` option, after Zhou et al., CVPR 2017.
     """
 
-    def __init__(self, images: int = 2) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.frames = images - 1
-        widths = (3 * images, 16, 32, 64, 128, 256, 256, 256)
+        widths = (6, 16, 32, 64, 128, 256, 256, 256)
         kernels = (7, 5, 3, 3, 3, 3, 3)
         self.net = nn.ModuleList(
             nn.Conv2d(widths[i], widths[i + 1], kernel, stride=2, padding=kernel // 2)
             for i, kernel in enumerate(kernels)
         )
-        self.pose_conv = nn.Conv2d(256, 6 * self.frames, 1)
+        self.pose_conv = nn.Conv2d(256, 6, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3 * images, H, W) RGB in [0, 1] -> axis_angle, translation, both (B, images - 1, 3) float32."""
+        """(B, 6, H, W), two RGB images in [0, 1] -> axis_angle, translation, both (B, 1, 3) float32."""
         x = images
         for conv in self.net:
             x = F.relu(conv(x))
-        return _split_motions(conv_float32(self.pose_conv, x), self.frames)
+        return _split_motions(conv_float32(self.pose_conv, x), 1)
 
 
 def _split_motions(maps: Tensor, frames: int) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from geossl.networks.flow_layers import (
     beside_other,
     check_images,
     flow_for,
+    for_every_other,
     init_he,
     leaky_conv,
     scaled,
@@ -54,10 +55,9 @@ class _PWC(nn.Module, ABC):
     in mirrored roles. The others lie one after the other along the batch.
     """
 
-    def __init__(self, views: int, width: float, residual_context: bool, centred: bool) -> None:
+    def __init__(self, views: int, width: float, centred: bool) -> None:
         super().__init__()
         self.views = views
-        self.residual_context = residual_context
         self.centred = centred
         channels = scaled(PYRAMID_CHANNELS, width)
         estimator = scaled(ESTIMATOR_CHANNELS, width)
@@ -82,16 +82,17 @@ class _PWC(nn.Module, ABC):
         flows: list[Tensor] = []
         for level in range(COARSEST, FINEST - 1, -1):
             features = pyramid[level - 1]
-            own = features[:b].repeat(self.views, 1, 1, 1)
+            own = for_every_other(self.views, features[:b])
             flow = flow_for(flows[-1] if flows else None, features, self.views * b)
             matched = _centred(features, self.views + 1) if self.centred else features
-            costs = _cost_volume(matched[:b].repeat(self.views, 1, 1, 1), matched[b:], flow)
+            costs = _cost_volume(for_every_other(self.views, matched[:b]), matched[b:], flow)
             inputs = [own, *beside_other(self.views, costs), *beside_other(self.views, flow, -1)]
             flow, hidden = self.estimators[str(level)](torch.cat(inputs, 1))
             flows.append(flow)
         around = [*beside_other(self.views, hidden), *beside_other(self.views, flow, -1)]
         refined = self.context(torch.cat(around, 1))
-        flows[-1] = resize_flow(flow + refined if self.residual_context else refined, size_of(images))
+        # What the context network gives is added to level 2's flow (DDFlow), or is the flow (SelFlow).
+        flows[-1] = resize_flow(flow + refined if self.views == 1 else refined, size_of(images))
         return [unpad_flow(flow, size_of(images), size_of(target)) for flow in flows[::-1]]
 
 
@@ -100,12 +101,11 @@ class PWC(_PWC):
 
     Args:
         width: Factor of all channels; 1 is the paper's network.
-        residual_context: Whether the context network's output is added to level 2's flow (DDFlow) or is the flow.
         centred: Whether features are compared without what is common to all pixels; see `_centred`.
     """
 
-    def __init__(self, width: float = 1.0, residual_context: bool = True, centred: bool = False) -> None:
-        super().__init__(1, width, residual_context, centred)
+    def __init__(self, width: float = 1.0, centred: bool = False) -> None:
+        super().__init__(1, width, centred)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Predicts the flow from the first image to the second.
@@ -128,12 +128,11 @@ class ThreeFramePWC(_PWC):
 
     Args:
         width: Factor of all channels; 1 is the paper's network.
-        residual_context: Whether the context network's output is added to level 2's flow, or is the flow (SelFlow).
         centred: Whether features are compared without what is common to all pixels; see `_centred`.
     """
 
-    def __init__(self, width: float = 1.0, residual_context: bool = False, centred: bool = False) -> None:
-        super().__init__(2, width, residual_context, centred)
+    def __init__(self, width: float = 1.0, centred: bool = False) -> None:
+        super().__init__(2, width, centred)
 
     def forward(self, target: Tensor, previous: Tensor, following: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Predicts the flows from the middle image to the previous and to the following one.

@@ -30,6 +30,7 @@ from geossl.networks.flow_layers import (
     beside_other,
     check_images,
     flow_for,
+    for_every_other,
     init_he,
     leaky_conv,
     scaled,
@@ -72,11 +73,11 @@ class _PWCLite(nn.Module, ABC):
         for features, conv_1x1 in zip(pyramid, self.conv_1x1, strict=False):
             flow = flow_for(flow, features, views * b)
             warped, _ = warp_by_flow(features[b:], flow)
-            own = features[:b].repeat(views, 1, 1, 1)
+            own = for_every_other(views, features[:b])
             if self.normalize_costs:
                 own, warped = standardized_pair(own, warped)
             costs = F.leaky_relu(correlation(own, warped, MAX_DISPLACEMENT), LEAK)
-            appearance = conv_1x1(features[:b]).repeat(views, 1, 1, 1)
+            appearance = for_every_other(views, conv_1x1(features[:b]))
             # The order that the released weights of each network expect.
             head = [costs, appearance] if views == 1 else [appearance, *beside_other(views, costs)]
             step, hidden = self.flow_estimators(torch.cat([*head, *beside_other(views, flow, -1)], 1))

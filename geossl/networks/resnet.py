@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ RESNETS = {
     34: (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, (64, 64, 128, 256, 512)),
     50: (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, (64, 256, 512, 1024, 2048)),
 }
+MEAN, STD = 0.45, 0.225  # of the input, as Monodepth2 trained its weights
 
 
 class ResnetEncoder(Encoder):
@@ -27,8 +28,6 @@ class ResnetEncoder(Encoder):
             once); or a path to a .safetensors or .pth state dict with torchvision's names, optionally behind
             `encoder.` as in Monodepth2's files. A first convolution for one image is spread over `images`.
         images: RGB images stacked along the channels of the input.
-        mean, std: Input normalisation, one number or one a channel. Weights trained by Monodepth2 need the
-            default; `IMAGENET_MEAN`, `IMAGENET_STD` of this module are ImageNet's.
 
     Raises:
         ValueError: If `depth` is unknown, or the weights are those of another network.
@@ -41,20 +40,13 @@ class ResnetEncoder(Encoder):
     https://arxiv.org/abs/1806.01260
     """
 
-    def __init__(
-        self,
-        depth: int = 18,
-        weights: str | Path | None = None,
-        images: int = 1,
-        mean: float | Sequence[float] = 0.45,
-        std: float | Sequence[float] = 0.225,
-    ) -> None:
+    def __init__(self, depth: int = 18, weights: str | Path | None = None, images: int = 1) -> None:
         super().__init__()
         if depth not in RESNETS:
             raise ValueError(f"ResNet depth is {depth}; expected one of {', '.join(map(str, RESNETS))}.")
         build, _, self.channels = RESNETS[depth]
         self.images = images
-        self.standardize = Standardize(mean, std, images)
+        self.standardize = Standardize(MEAN, STD, images)
         self.encoder = build(weights=None)
         self.encoder.fc = nn.Identity()
         if images != 1:
@@ -83,10 +75,6 @@ class ResnetEncoder(Encoder):
         for layer in (net.layer2, net.layer3, net.layer4):
             features.append(layer(features[-1]))
         return features
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def imagenet_state_dict(depth: int) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from engine_tiny import HEIGHT, WIDTH, Tiny, TinyOptions
@@ -15,6 +17,7 @@ from geossl.engine.benchmark import (
     networks_of,
     random_batch,
 )
+from geossl.engine.distributed import World
 
 CPU = torch.device("cpu")
 
@@ -44,3 +47,9 @@ def test_benchmark_shares_add_up() -> None:
     assert row.memory_mb > 0
     assert cost_records([row])[0]["batch_size"] == 2
     assert len(cost_table([row]).splitlines()) == 2
+
+
+def test_batch_divides_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geossl.engine.benchmark.world_of", lambda device: nullcontext(World(0, 2, CPU)))
+    with pytest.raises(ValueError, match="a batch of 3 does not divide over 2 processes"):
+        benchmark_training("engine_tiny:Tiny", height=HEIGHT, width=WIDTH, batch_sizes=(3,), steps=1)

@@ -28,6 +28,16 @@ def test_log_writes_null_for_what_is_not_finite(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "a": None, "b": 2}
 
 
+def test_warnings_are_kept_with_the_figures_they_are_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"loss": 1.0, "samples_per_second": 2.0, "seconds_per_step": 0.5, "lr": 1e-4}
+    with Log(tmp_path, 0, 10) as log:
+        log.train_line(1, figures, ["the flow is zero"])
+        log.train_line(2, figures)
+    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first == {"step": 1, **figures, "warnings": ["the flow is zero"]} and "warnings" not in second
+    assert "warning: the flow is zero" in capsys.readouterr().err
+
+
 def test_log_of_other_processes_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Log(tmp_path, 0, 10, main=False) as log:
         log.line(1, {"a": 1})

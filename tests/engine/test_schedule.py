@@ -45,6 +45,10 @@ def test_one_cycle_is_that_of_torch(warmup: float) -> None:
     assert rates(40, schedule="one_cycle", warmup=warmup) == pytest.approx(expected, rel=1e-9)
 
 
+def test_one_cycle_whose_rise_is_one_step_begins_at_the_top() -> None:
+    assert rates(100, schedule="one_cycle", warmup=0.01)[0] == 0.5
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle"])
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_shortest_trainings_have_rates(schedule: str, total: int) -> None:

@@ -27,7 +27,8 @@ from geossl.config import ConfigError, load_experiment
 from geossl.engine.checkpoint import CheckpointError
 from geossl.engine.distributed import World
 from geossl.engine.nonfinite import NonFiniteError, load_batch, save_batch
-from geossl.engine.train import arrange, data_facts, due, slow_precision
+from geossl.engine.precision import slow_precision
+from geossl.engine.train import arrange, data_facts, due
 from geossl.types import Batch, collate
 
 

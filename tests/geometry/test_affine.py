@@ -10,9 +10,11 @@ from geossl.geometry.affine import (
     AffineRange,
     affine_flow,
     affine_image,
+    affine_K,
     affine_pixels,
     affine_visible,
     draw_affine,
+    draw_affine_pair,
     draw_zoom,
     similarity,
 )
@@ -156,7 +158,21 @@ def test_affine_is_not_touched_by_autocast() -> None:
     image, A = torch.rand(1, 3, 8, 300), matrix((1.1, 0, 0.3), (0, 1, 0.2)).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside, _ = affine_image(image, A)
+        K = affine_K(matrix((180.0, 0, 156.7), (0, 184, 43.9)).float(), A)
     assert inside.dtype == torch.float32 and torch.equal(inside, affine_image(image, A)[0])
+    assert K[0, 0, 2].item() == pytest.approx(1.1 * 156.7 + 0.3)
+
+
+def test_draw_affine_pair_moves_the_second_image_a_little_further() -> None:
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(5)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first, second = draw_affine_pair(4, (40, 61), ARFLOW_SINTEL, generator())
+    assert torch.equal(first, draw_affine(4, (40, 61), ARFLOW_SINTEL.both, generator()))
+    between = second.double() @ torch.linalg.inv(first.double())  # the second's own map
+    zoom = between[:, :2, :2].det().sqrt()
+    assert ((zoom > 0.985 - 1e-5) & (zoom < 1.015 + 1e-5)).all() and zoom.std() > 1e-3
 
 
 def test_affine_names_a_map_of_the_wrong_shape() -> None:

@@ -6,6 +6,7 @@ from geossl.geometry.motion import se3_exp, transform
 from geossl.geometry.transforms import (
     area_reduced,
     crop_batch,
+    crop_K,
     flip_batch,
     flip_flow,
     flip_K,
@@ -50,6 +51,17 @@ def test_resize_K_keeps_a_point_on_its_picture_element() -> None:
 
 def test_resize_K_and_back_is_the_identity() -> None:
     assert torch.allclose(resize_K(resize_K(K, (375, 1242), (96, 320)), (96, 320), (375, 1242)), K)
+
+
+def test_intrinsics_are_not_touched_by_autocast() -> None:
+    """In bfloat16 the centre of 610 columns would lie up to 2 pixels away."""
+    exact, image = K.float(), torch.rand(1, 3, 8, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        resized, cropped = resize_K(exact, (375, 1242), (192, 640)), crop_K(exact, 7, 11)
+        reduced = area_reduced(Frame(image, image, exact), (4, 6)).K
+    assert torch.allclose(resized.double(), resize_K(K, (375, 1242), (192, 640)))
+    assert torch.allclose(cropped.double(), crop_K(K, 7, 11))
+    assert torch.allclose(reduced.double(), resize_K(K, (8, 12), (4, 6)))
 
 
 def test_resize_image_agrees_with_the_projection() -> None:

@@ -1,12 +1,11 @@
 import pytest
 import torch
 
-from geossl.geometry.camera import backproject, project
+from geossl.geometry.camera import backproject, project, reproject
 from geossl.geometry.motion import invert, se3_exp, transform
 from geossl.geometry.pixels import pixel_grid
 from geossl.geometry.visibility import forward_backward_check, in_view, range_map
 from geossl.geometry.warping import (
-    reproject,
     splat,
     synthesize_target,
     warp_by_disparity,

@@ -68,6 +68,7 @@ def solve(given: Problem, backend: str, criterion: Criterion, may_stand_still: i
     return {
         "loss": found.loss.detach(),
         "best": found.best,
+        "explained": found.explained,
         **found.maps,
         "to depth": depth.grad,
         "to motions": motions,
@@ -80,7 +81,15 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 def assert_close(found: dict[str, Tensor], truth: dict[str, Tensor]) -> None:
     """float32's own rounding in SSIM's variances moves gradients by 2e-5, and pixels between ties."""
-    bounds = {"loss": 5e-6, "best": 5e-6, "error": 5e-5, "warped": 5e-6, "to depth": 1e-4, "to motions": 1e-4}
+    bounds = {
+        "loss": 5e-6,
+        "best": 5e-6,
+        "explained": 5e-6,
+        "error": 5e-5,
+        "warped": 5e-6,
+        "to depth": 1e-4,
+        "to motions": 1e-4,
+    }
     for name, bound in bounds.items():
         assert distance(found[name], truth[name]) < bound, name
     assert (found["moving"] != truth["moving"]).float().mean() < 2e-3

@@ -172,3 +172,9 @@ def test_missing_source_names_the_remedy() -> None:
     batch: Batch = replace(random_pair(), sources=(), source_offsets=())
     with pytest.raises(MissingInput, match=r"ARFlow needs batch\.sources"):
         arflow()(batch)
+
+
+@pytest.mark.parametrize("weights", [(0.0,) * 5, (1.0, -1.0, 1.0, 1.0, 0.0)])
+def test_level_weights_that_compare_nothing_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"level_weights are \[.*expected none below 0, and one above"):
+        arflow(level_weights=weights)

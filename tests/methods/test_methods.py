@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from on_noise import check_step, random_batch
+from torch import Tensor
 
 from geossl.config import ConfigError
 from geossl.methods import METHODS, build_method, method_class
@@ -114,6 +115,38 @@ def test_partial_monodepth2_uses_what_a_batch_carries() -> None:
     assert len(method.views(replace(batch, sources=(), source_offsets=()))) == 1  # type: ignore[operator]
     with pytest.raises(MissingInput):
         method(replace(batch, sources=(), source_offsets=(), stereo=None))
+
+
+@pytest.mark.parametrize(("sources", "stereo", "channels"), [(2, True, [0, 1, 2]), (2, False, [0, 1]), (0, True, [2])])
+def test_each_view_has_its_own_channel_of_the_predictive_mask(sources: int, stereo: bool, channels: list[int]) -> None:
+    """Of one network's mask: the times before and after, and the other camera."""
+    method: Any = build_method("monodepth2", {**M2, "supervision": "MS", "partial": True, "predictive_mask": True})
+    masks: list[Tensor] = []
+    method.mask_decoder.register_forward_hook(lambda _, inputs, output: masks.extend(output))
+    batch = random_batch()
+    batch = replace(batch, sources=batch.sources[:sources], source_offsets=batch.source_offsets[:sources])
+    (gradient,) = torch.autograd.grad(method(batch if stereo else replace(batch, stereo=None)).total, masks[0])
+    assert gradient.abs().amax((0, 2, 3)).nonzero().flatten().tolist() == channels
+
+
+def test_a_predictive_mask_of_more_than_two_times_is_refused() -> None:
+    method = build_method("monodepth2", {**M2, "predictive_mask": True})
+    batch = random_batch()
+    four = replace(batch, sources=batch.sources * 2, source_offsets=(-2, -1, 1, 2))
+    with pytest.raises(ValueError, match=r"predictive_mask.*sample 0 has 4.*data\.source_offsets"):
+        method(four)
+
+
+def test_automasked_counts_what_auto_masking_masks() -> None:
+    """Sources equal to the target stand still; what is left out because it moves by itself does not count as such."""
+    method: Any = build_method("monodepth2", M2)
+    batch = random_batch()
+    still = replace(batch, sources=(batch.target, batch.target))
+    assert float(method(still).health["automasked"]) == 1
+    left_out = torch.zeros(2, 2, 64, 96, dtype=torch.bool)
+    left_out[..., :24] = True
+    method.moving_by_themselves = lambda *_: left_out
+    assert float(method(still).health["automasked"]) == pytest.approx(0.75)
 
 
 def test_monodepth2_poses_earlier_sources_by_the_inverse_of_the_same_pair() -> None:

@@ -131,8 +131,8 @@ def test_terms_are_the_papers_sums() -> None:
         along_y = x.diff(n=2, dim=-2).abs() * edge[1][..., 1:, :] / scale[..., 1:-1, :]
         return along_x.mean() + along_y.mean()
 
-    disparity_smoothness = 0.1 * bends(left.disparity_fraction, torch.ones_like(depth))
-    smoothness = 200 * bends(left.scene_flow, points.norm(dim=1, keepdim=True))
+    disparity_smoothness = 0.1 * (192 / 832) ** 2 * bends(left.disparity_fraction, torch.ones_like(depth))
+    smoothness = 200 * (192 / 832) ** 2 * bends(left.scene_flow, points.norm(dim=1, keepdim=True))
     of_disparity, of_motion = disparity + disparity_smoothness, photometric + point + smoothness
     most = torch.maximum(of_disparity, of_motion)
     expected = {
@@ -147,7 +147,8 @@ def test_terms_are_the_papers_sums() -> None:
         torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_coarser_scales_count_by_their_weights_and_smooth_by_halves() -> None:
+def test_coarser_scales_count_by_their_weights_and_smooth_by_the_size_of_their_pixels() -> None:
+    """A map seen at scale 3 belongs to an image 8 times as wide, at which bends of its pixels weigh 8^2 / 2^3."""
     parts = [{"a": torch.tensor(1.0)}, {"a": torch.tensor(10.0)}, {"a": torch.tensor(100.0)}]
     assert weighted_sum(parts, (4, 2, 1))["a"].item() == 4 + 20 + 100
     method, truth = method_of(), truth_of(0)
@@ -155,7 +156,7 @@ def test_coarser_scales_count_by_their_weights_and_smooth_by_halves() -> None:
     estimate = SceneFlowEstimate(truth.scene_flow, truth.fraction(truth.depth))
     baseline, visible = torch.full((2,), truth.baseline), torch.ones(2, 1, 64, 192, dtype=torch.bool)
     fine, coarse = (method.motion_terms(view, estimate, baseline, visible, scale)[0] for scale in (0, 3))
-    torch.testing.assert_close(fine["smoothness"], 8 * coarse["smoothness"])
+    torch.testing.assert_close(8 * fine["smoothness"], coarse["smoothness"])
     torch.testing.assert_close(fine["photometric"], coarse["photometric"])
 
 
@@ -266,9 +267,17 @@ def test_evaluation_draws_nothing_and_training_draws_from_the_global_generator()
 
 
 def test_bfloat16_networks_leave_losses_in_float32() -> None:
+    method, batch = method_of(), random_video(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        objective = method_of()(random_video(1))
+        objective, varied = method(batch), method.varied(batch)
     assert objective.total.dtype == torch.float32 and objective.total.isfinite()
+    assert all(frame.K.dtype == torch.float32 for frame in varied.frames)
+
+
+def test_frames_that_are_not_jittered_stay_one_image() -> None:
+    varied = method_of().varied(random_video())
+    left, right, _ = method_of().stereo_video(varied)
+    assert all(frame.jittered is frame.image for frame in (*varied.frames, left, right))
 
 
 def test_predicts_metric_depth_and_scene_flow_of_any_size() -> None:

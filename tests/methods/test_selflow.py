@@ -217,16 +217,16 @@ def test_crops_alone_need_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         selflow({**STAGE_2, "frames": 2, "hide": 0.1})(random_pair())
 
 
-def test_ema_teacher_follows_in_training_only() -> None:
+def test_ema_teacher_follows_after_each_step() -> None:
     method = selflow({**STAGE_2, "frames": 2, "teacher": "ema", "teacher_decay": 0.5})
     with torch.no_grad():
         for p in method.network.parameters():
             p.add_(0.01)
     name = "context.convs.0.0.weight"
     before = method.teacher.network.state_dict()[name].clone()
-    method.eval()(random_pair())
+    method(random_pair())
     assert torch.equal(method.teacher.network.state_dict()[name], before)
-    method.train()(random_pair())
+    method.after_step()
     assert torch.allclose(method.teacher.network.state_dict()[name], before + 0.005, atol=1e-7)
 
 
@@ -286,3 +286,14 @@ def test_three_frames_prefer_the_true_flow() -> None:
     truth = loss(lambda flow: flow)
     wrong = {name: loss(change) for name, change in WRONG_FLOWS.items()}
     assert truth < min(wrong.values()), wrong
+
+
+@pytest.mark.parametrize("crop", [(0.0, 1.0), (1.0, 0.0), (1.0, 1.1), (-0.5, 1.0)])
+def test_crop_is_a_share_of_the_image(crop: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"crop\.[01]\n.*should be (greater than 0|less than or equal to 1)"):
+        selflow({**STAGE_2, "crop": crop})
+
+
+def test_encoder_weights_beside_the_weights_of_a_whole_network_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"give `encoder_weights` to stage 1 without `weights`"):
+        selflow({**TINY, "stage": 2, "weights": "runs/stage1", "encoder_weights": "runs/encoder"})

@@ -150,9 +150,10 @@ def test_self_supervision_ramps_up() -> None:
     assert weight((31250 + 3125) / 75000) == pytest.approx(0.15) and weight(0.9) == pytest.approx(0.3)
 
 
-def test_a_margin_that_leaves_nothing_names_the_remedy() -> None:
+def test_a_margin_that_leaves_nothing_is_refused_at_the_first_step() -> None:
     with pytest.raises(ValueError, match="student_margin=32 leaves nothing of 96x64"):
-        smurf(0.6, student_margin=32)(random_pair(1))
+        smurf(0.0, student_margin=32)(random_pair(1))
+    smurf(0.0, student_margin=32, self_supervision=0.0)(random_pair(1))
 
 
 def test_every_sample_has_a_crop_of_its_own_and_equal_seeds_give_equal_objectives() -> None:

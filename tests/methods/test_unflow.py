@@ -231,4 +231,4 @@ def test_unflow_predicts_flow_of_any_size() -> None:
     assert isinstance(method, PredictsFlow)
     with torch.no_grad():
         flows = method.predict_flows(torch.rand(1, 3, 70, 131), [torch.rand(1, 3, 70, 131)])
-    assert flows.shape[:3] == (1, 1, 2)
+    assert flows.shape == (1, 1, 2, 70, 131)

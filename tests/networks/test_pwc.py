@@ -73,7 +73,7 @@ def pwclite_written_out(w: dict[str, Tensor], first: Tensor, second: Tensor) -> 
     return flows[::-1]
 
 
-def pwc_written_out(w: dict[str, Tensor], first: Tensor, second: Tensor, residual: bool) -> list[Tensor]:
+def pwc_written_out(w: dict[str, Tensor], first: Tensor, second: Tensor) -> list[Tensor]:
     def unit(x: Tensor) -> Tensor:
         return x / (x.pow(2).sum(1, keepdim=True) + 1e-6).sqrt()
 
@@ -90,7 +90,7 @@ def pwc_written_out(w: dict[str, Tensor], first: Tensor, second: Tensor, residua
         flow = conv(w, f"estimators.{level}.flow", x)
         flows.append(flow)
     refined = context(w, "context.convs", torch.cat([x, flow], 1), 0.2)
-    flows[-1] = twice(flow + refined if residual else refined, 4)
+    flows[-1] = twice(flow + refined, 4)
     return flows[::-1]
 
 
@@ -103,12 +103,11 @@ def test_pwclite_equals_the_forward_pass_written_out() -> None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_pwc_equals_the_forward_pass_written_out(residual: bool) -> None:
+def test_pwc_equals_the_forward_pass_written_out() -> None:
     torch.manual_seed(0)
-    network, images = PWC(1 / 8, residual), torch.rand(2, 2, 3, 128, 192)
+    network, images = PWC(1 / 8), torch.rand(2, 2, 3, 128, 192)
     with torch.no_grad():
-        expected = pwc_written_out(network.state_dict(), *images, residual)
+        expected = pwc_written_out(network.state_dict(), *images)
         for a, b in zip(network(*images), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
@@ -138,7 +137,17 @@ def test_three_frame_networks_see_two_cost_volumes_and_two_flows() -> None:
     assert lite.context_networks.convs[0][0].in_channels == 2 * (32 + 2)
     assert pwc.estimators["2"].convs[0][0].in_channels == 32 + 2 * (81 + 2)
     assert pwc.context.convs[0][0].in_channels == 2 * (32 + 2)
-    assert not pwc.residual_context and PWC().residual_context
+
+
+def test_the_context_network_gives_the_flow_itself_of_three_frames() -> None:
+    """Biases of 1 of level 2's flow and 0.5 of the context: 4 (1 + 0.5) pixels with two frames, 4 * 0.5 with three."""
+    for network, images, expected in ((PWC(1 / 8), 2, 6.0), (ThreeFramePWC(1 / 8), 3, 2.0)):
+        for parameter in network.parameters():
+            nn.init.zeros_(parameter)
+        nn.init.constant_(network.estimators["2"].flow.bias, 1.0)
+        nn.init.constant_(network.context.convs[-1][0].bias, 0.5)
+        flows = network(*torch.rand(images, 1, 3, 64, 128))
+        assert (flows[0] if images == 2 else flows[0][0]).unique().item() == expected
 
 
 def written_inputs(network: ThreeFramePWC, module: nn.Module, images: Tensor) -> Tensor:

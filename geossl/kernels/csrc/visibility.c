@@ -9,6 +9,9 @@
 #define BLOCK 512 /* pixels whose places are computed at once */
 #define TOLERANCE 1e-3f
 
+typedef float Pair __attribute__((vector_size(8), aligned(4), may_alias)); /* two pixels side by side */
+typedef float Quad __attribute__((vector_size(16)));
+
 /* Shares of the four pixels around a place of which some are outside. */
 GEOSSL_INLINE void land_at_border(float *landed, float u, float v, int height, int width) {
     const float left = floorf(u), top = floorf(v);
@@ -58,9 +61,17 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_range_map(const float *flow, float *land
     }
 }
 
+/* Pixels side by side of a row of both components: u, u, v, v. */
+GEOSSL_INLINE Quad read_pairs(const float *u, const float *v) {
+    return __builtin_shufflevector(*(const Pair *)u, *(const Pair *)v, 0, 1, 2, 3);
+}
+
 /* Whether rows `first` to `end` of a flow and the other view's flow, read where it leads, bring a pixel back.
  *
- * flow, backward: (2, height, width). visible: (height, width) of 0 and 1. */
+ * Places and comparisons are computed for many pixels at once. What lies in between is not: to gather eight numbers a
+ * pixel takes longer than to load four pairs.
+ *
+ * flow, backward: (2, height, width), width at least 2. visible: (height, width) of 0 and 1. */
 GEOSSL_EXPORT GEOSSL_CLONES void geossl_forward_backward(const float *flow, const float *backward, uint8_t *visible,
                                                          int height, int width, float relative, float absolute,
                                                          int first, int end) {
@@ -68,27 +79,38 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_forward_backward(const float *flow, cons
     const float *back_u = backward, *back_v = backward + plane;
     const float last_u = width - 1, last_v = height - 1;
     for (int y = first; y < end; y++) {
-        const float *flow_u = flow + (size_t)y * width, *flow_v = flow_u + plane;
-        uint8_t *row = visible + (size_t)y * width;
-        GEOSSL_INDEPENDENT
-        for (int x = 0; x < width; x++) {
-            float u = (float)x + flow_u[x], v = (float)y + flow_v[x];
-            const int inside = (u >= -TOLERANCE) & (u <= last_u + TOLERANCE) & (v >= -TOLERANCE) &
-                               (v <= last_v + TOLERANCE);
-            u = u > 0 ? u : 0, u = u < last_u ? u : last_u;
-            v = v > 0 ? v : 0, v = v < last_v ? v : last_v;
-            const int left = (int)u, top = (int)v;
-            const int to_right = left < width - 1, to_below = top < height - 1 ? width : 0, at = top * width + left;
-            const float right = u - left, below = v - top;
-            const float upper_left = (1 - right) * (1 - below), upper_right = right * (1 - below);
-            const float lower_left = (1 - right) * below, lower_right = right * below;
-            const float du = back_u[at] * upper_left + back_u[at + to_right] * upper_right +
-                             back_u[at + to_below] * lower_left + back_u[at + to_below + to_right] * lower_right;
-            const float dv = back_v[at] * upper_left + back_v[at + to_right] * upper_right +
-                             back_v[at + to_below] * lower_left + back_v[at + to_below + to_right] * lower_right;
-            const float off_u = flow_u[x] + du, off_v = flow_v[x] + dv;
-            const float size = flow_u[x] * flow_u[x] + flow_v[x] * flow_v[x] + (du * du + dv * dv);
-            row[x] = inside & (off_u * off_u + off_v * off_v <= relative * size + absolute);
+        for (int from = 0; from < width; from += BLOCK) {
+            const int count = width - from < BLOCK ? width - from : BLOCK;
+            const float *flow_u = flow + (size_t)y * width + from, *flow_v = flow_u + plane;
+            uint8_t *row = visible + (size_t)y * width + from;
+            float right[BLOCK], below[BLOCK], du[BLOCK], dv[BLOCK];
+            int upper[BLOCK], lower[BLOCK], inside[BLOCK];
+            GEOSSL_INDEPENDENT
+            for (int i = 0; i < count; i++) {
+                float u = (float)(from + i) + flow_u[i], v = (float)y + flow_v[i];
+                inside[i] = (u >= -TOLERANCE) & (u <= last_u + TOLERANCE) & (v >= -TOLERANCE) &
+                            (v <= last_v + TOLERANCE);
+                u = u > 0 ? u : 0, u = u < last_u ? u : last_u;
+                v = v > 0 ? v : 0, v = v < last_v ? v : last_v;
+                const int left = (int)u < width - 2 ? (int)u : width - 2, top = (int)v;
+                right[i] = u - left;
+                below[i] = v - top;
+                upper[i] = top * width + left;
+                lower[i] = top < height - 1 ? upper[i] + width : upper[i];
+            }
+            for (int i = 0; i < count; i++) {
+                const Quad above = read_pairs(back_u + upper[i], back_v + upper[i]);
+                const Quad beneath = read_pairs(back_u + lower[i], back_v + lower[i]);
+                const Quad sides = above + below[i] * (beneath - above);
+                du[i] = sides[0] + right[i] * (sides[1] - sides[0]);
+                dv[i] = sides[2] + right[i] * (sides[3] - sides[2]);
+            }
+            GEOSSL_INDEPENDENT
+            for (int i = 0; i < count; i++) {
+                const float off_u = flow_u[i] + du[i], off_v = flow_v[i] + dv[i];
+                const float size = flow_u[i] * flow_u[i] + flow_v[i] * flow_v[i] + (du[i] * du[i] + dv[i] * dv[i]);
+                row[i] = inside[i] & (off_u * off_u + off_v * off_v <= relative * size + absolute);
+            }
         }
     }
 }
