@@ -1,4 +1,4 @@
-"""The hot functions: photometric objective, census, correlation, lookup, forward-backward check, range map."""
+"""The hot functions: photometric objective, census, correlation, lookup, visibility, decoder inputs, colour jitter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import functional as TF
 
 from geossl import kernels
+from geossl.appearance import jitter
 from geossl.benchmark.contest import OURS, PLAIN, TORCH, Contest
 from geossl.benchmark.plain import PlainModules
 from geossl.geometry.conversion import mean_normalized, unit_inverse_depth_to_depth
@@ -22,6 +25,7 @@ from geossl.losses.census import census_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.reprojection import Criterion, Reprojection
 from geossl.networks.correlation import correlation
+from geossl.networks.depth_decoder import decoder_input
 from geossl.networks.raft import lookup_in
 from geossl.types import Frame
 
@@ -32,6 +36,7 @@ FEATURES = ((64, 80, 208), (128, 20, 52))  # channels and size of two levels of 
 DISPLACEMENT = 4
 MAX_FLOW_PX = 16.0
 LOOKUPS, LEVELS, RADIUS = 12, 4, 4  # of RAFT
+DECODER, JOINED = (16, 32, 64, 128, 256), (0, 64, 64, 128, 256)  # channels of ResNet-18's depth decoder, by level
 
 
 def kernel_contests(
@@ -48,7 +53,7 @@ def kernel_contests(
         plain: The plain implementation.
         device: Of all tensors.
         batch: Samples.
-        size: (height, width) of the photometric objective.
+        size: (height, width) of the images of depth: photometric objective, decoder, colour jitter.
         flow_size: (height, width) of the functions of flow.
         features: (channels, height, width) of the maps that are correlated.
     """
@@ -56,7 +61,8 @@ def kernel_contests(
     contests += [census_contest(plain, device, batch, *flow_size, radius) for radius in (3, 1)]
     contests += [correlation_contest(plain, device, (batch, *shape)) for shape in features]
     contests.append(lookup_contest(plain, device, *(math.ceil(edge / 8) for edge in flow_size)))
-    return contests + visibility_contests(plain, device, (batch, 2, *flow_size))
+    contests += visibility_contests(plain, device, (batch, 2, *flow_size))
+    return [*contests, decoder_contest(plain, device, batch, *size), jitter_contest(plain, device, batch, *size)]
 
 
 def photometric_contest(
@@ -184,6 +190,70 @@ def visibility_contests(
         Contest(f"forward-backward check, {size}", check, goal=6, tolerance=1e-4),
         Contest(f"splat visibility, {size}", landed, goal=10, tolerance=1e-4),
     ]
+
+
+def decoder_contest(plain: PlainModules | None, device: torch.device, batch: int, height: int, width: int) -> Contest:
+    """What the ten convolutions of Monodepth2's depth decoder read, with the gradients to what that is made of.
+
+    Maps are in channels_last, on the plain side in torch's default layout, as the convolutions of each give them.
+    """
+    g = torch.Generator().manual_seed(5)
+
+    def maps(channels: int, level: int) -> Tensor:
+        shape = (batch, channels, height // 2**level, width // 2**level)
+        return torch.randn(shape, generator=g).to(device, memory_format=torch.channels_last)
+
+    calls: list[tuple[Tensor, Tensor | None, bool]] = []
+    gradients = []
+    for level, (channels, joined) in enumerate(zip(DECODER, JOINED, strict=True)):
+        feature = maps(joined, level) if joined else None
+        calls += [(maps(channels, level + 1), feature, True), (maps(channels, level), None, False)]
+        gradients += [torch.randn_like(decoder_input(*call)) for call in calls[-2:]]
+
+    def work(function: Callable[..., Tensor], layout: torch.memory_format) -> Work:
+        def leaf(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.clone(memory_format=layout).requires_grad_()
+
+        own = [(leaf(x), leaf(feature), upsample) for x, feature, upsample in calls]
+        inputs = [x for call in own for x in call[:2] if x is not None]
+        reached = [gradient.contiguous(memory_format=layout) for gradient in gradients]
+
+        def run() -> list[Tensor]:
+            outputs = [function(*call) for call in own]
+            return [*(out.detach() for out in outputs), *torch.autograd.grad(outputs, inputs, reached)]
+
+        return run
+
+    sides = own_sides(work(decoder_input, torch.channels_last))
+    if plain is not None:
+        sides = {PLAIN: work(plain.networks.decoder_input, torch.contiguous_format), **sides}
+    return Contest(f"decoder inputs, 5 levels, {batch}x{height}x{width}", sides)
+
+
+def jitter_contest(plain: PlainModules | None, device: torch.device, batch: int, height: int, width: int) -> Contest:
+    """Brightness, contrast, saturation and hue of images; on the plain side of one after the other, in PIL.
+
+    PIL rounds to 8 bits after each of the four.
+    """
+    g = torch.Generator().manual_seed(6)
+    levels = smooth((batch, 3, height, width), g).mul(255).byte()
+    factors = 0.8 + 0.4 * torch.rand(4, batch, generator=g)
+    factors[3] = 0.5 * (factors[3] - 1)
+    image, own_factors = (levels / 255).to(device), factors.to(device)
+    sides = own_sides(lambda: jitter(image, own_factors))
+    checks = None
+    if plain is not None:
+        pictures = [Image.fromarray(x) for x in levels.permute(0, 2, 3, 1).contiguous().numpy()]
+
+        def theirs() -> list[Image.Image]:
+            return [
+                plain.samples.jitter_image(picture, range(4), own.tolist())
+                for picture, own in zip(pictures, factors.T, strict=True)
+            ]
+
+        checks = {PLAIN: lambda: torch.stack([TF.to_tensor(picture) for picture in theirs()]), **sides}
+        sides = {PLAIN: theirs, **sides}
+    return Contest(f"colour jitter, {batch}x3x{height}x{width}", sides, tolerance=2e-2, checks=checks)
 
 
 def own_sides(work: Work) -> dict[str, Work]:

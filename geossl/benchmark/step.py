@@ -13,7 +13,8 @@ from geossl.benchmark.plain import PlainModules
 from geossl.config import Augment, Train
 from geossl.data.augment import augment
 from geossl.engine.benchmark import random_batch
-from geossl.engine.train import arrange, autocast, make_optimizer
+from geossl.engine.precision import autocast
+from geossl.engine.train import arrange, make_optimizer
 from geossl.methods import build_method
 from geossl.types import Batch
 

@@ -16,6 +16,7 @@ import torch
 from geossl.benchmark.contest import Contest, Outcome, hold, table_rows
 from geossl.benchmark.evaluate import evaluation_contests
 from geossl.benchmark.flow import flow_costs
+from geossl.benchmark.growth import growth, growth_figure, growth_rows, series
 from geossl.benchmark.kernels import kernel_contests
 from geossl.benchmark.machine import floors, machine
 from geossl.benchmark.plain import PlainModules, missing_note, plain_modules
@@ -27,6 +28,7 @@ from geossl.config import Experiment, load_experiment, parse_experiment
 from geossl.engine.benchmark import StepCost, benchmark_training, cost_records, cost_table
 from geossl.engine.distributed import pick_device
 from geossl.formats.atomic import write_text_atomic
+from geossl.formats.image import write_image
 from geossl.methods.monodepth2 import Monodepth2Options
 
 Tell = Callable[[str], None]
@@ -97,6 +99,35 @@ def benchmark_flow(how: Measuring, precision: str = "fp32") -> dict[str, Any]:
     shown = [{name: f"{v:.3g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
     how.tell(text_table(shown))
     return {"machine": header, "rows": rows}
+
+
+def benchmark_growth(
+    how: Measuring,
+    batches: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    sources: Sequence[int],
+    processes: Sequence[int],
+    figure: Path | None = None,
+) -> dict[str, Any]:
+    """How a step of Monodepth2 from video grows with each of these, and a picture of it.
+
+    Args:
+        how: Its batch and size are not used.
+        batches, sizes, sources, processes: See `geossl.benchmark.growth.series`.
+        figure: Image file to write.
+    """
+    with measuring(how) as (device, _):
+        header = headed(how, device)
+        curves = []
+        for points in growth(
+            series(batches, sizes, sources, processes), device.type, torch.get_num_threads(), how.repeats
+        ):
+            how.tell(text_table(growth_rows(points)))
+            curves.append(points)
+    if figure is not None:
+        write_image(figure, growth_figure(curves))
+        how.tell(f"wrote {figure}")
+    return {"machine": header, "curves": [asdict(point) for points in curves for point in points]}
 
 
 def benchmark_train(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geossl.commands.options import Device, JsonFile, image_size, numbers
+from geossl.commands.options import Device, JsonFile, image_size, listed, numbers
 
 if TYPE_CHECKING:
     from geossl.commands.benchmark import Measuring
@@ -40,9 +40,7 @@ def train(
     json_file: JsonFile = None,
 ) -> None:
     """A training step by parts: data, networks, warp and loss, optimiser; its peak memory."""
-    batches = [int(value) for value in numbers(batch_sizes) or ()]
-    if not batches or min(batches) < 1:
-        raise typer.BadParameter(f"--batch-sizes {batch_sizes} should be numbers above 0.")
+    batches = counts("--batch-sizes", batch_sizes)
     from geossl.commands.benchmark import benchmark_train
 
     how = measuring(device, threads, repeats, None, size, plain)
@@ -59,7 +57,7 @@ def kernels(
     plain: Plain = PLAIN,
     json_file: JsonFile = None,
 ) -> None:
-    """The hot functions: photometric objective, census, correlation, lookup, visibility."""
+    """The hot functions: photometric objective, census, correlation, lookup, visibility, decoder inputs, jitter."""
     from geossl.commands.benchmark import benchmark_kernels
 
     run(benchmark_kernels, measuring(device, threads, repeats, batch, size, plain), json_file)
@@ -122,6 +120,42 @@ def flow(
     from geossl.commands.benchmark import benchmark_flow
 
     run(benchmark_flow, measuring(device, threads, repeats, batch, size, PLAIN), json_file)
+
+
+@benchmark_app.command("growth")
+def growth(
+    batches: Annotated[str, typer.Option(help="Samples, comma-separated.")] = "1,2,4,8",
+    sizes: Annotated[str, typer.Option(help="WxH, comma-separated.")] = "320x96,512x160,640x192",
+    sources: Annotated[str, typer.Option(help="Source frames of a sample, 1 to 4, comma-separated.")] = "1,2,4",
+    processes: Annotated[str, typer.Option(help="Processes that share a batch, comma-separated.")] = "1,2",
+    figure: Annotated[Path | None, typer.Option(help="Image file to draw the curves to.")] = None,
+    threads: Threads = None,
+    repeats: Repeats = 3,
+    device: Device = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """How time and memory of a training step grow; where not varied, 2 samples of 320x96 with 2 sources."""
+    samples, frames, sharing = (
+        counts(name, text)
+        for name, text in (("--batches", batches), ("--sources", sources), ("--processes", processes))
+    )
+    if max(frames) > 4:
+        raise typer.BadParameter(f"--sources {sources} should be numbers from 1 to 4.")
+    areas = [image_size(text)[::-1] for text in listed(sizes)]
+    if not areas:
+        raise typer.BadParameter("--sizes should be one or more of WxH, e.g. 320x96,640x192.")
+    from geossl.commands.benchmark import benchmark_growth
+
+    how = measuring(device, threads, repeats, None, None, PLAIN)
+    finish(benchmark_growth(how, samples, areas, frames, sharing, figure), json_file)
+
+
+def counts(option: str, text: str) -> list[int]:
+    """Whole numbers above 0."""
+    found = numbers(text) or []
+    if not found or min(found) < 1 or any(value % 1 for value in found):
+        raise typer.BadParameter(f"{option} {text} should be whole numbers above 0.")
+    return [int(value) for value in found]
 
 
 def measuring(

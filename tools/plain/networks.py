@@ -56,6 +56,16 @@ class ConvBlock(nn.Module):
         return self.nonlin(self.conv(x))
 
 
+def decoder_input(x, feature=None, upsample=False):
+    """What a decoder's convolution reads: the steps of `DepthDecoder` between the convolution before and it."""
+    x = F.elu(x)
+    if upsample:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+    if feature is not None:
+        x = torch.cat([x, feature], 1)
+    return nn.ReflectionPad2d(1)(x)
+
+
 class DepthDecoder(nn.Module):
     def __init__(self):
         super().__init__()

@@ -57,14 +57,15 @@ def prepare_sample(images, K, height, width, jitter, flip, resample=Image.LANCZO
 def random_jitter():
     """One change of colours for all images of a sample."""
     order, *factors = ColorJitter.get_params(*RANGES)
+    return lambda image: jitter_image(image, order, factors)
+
+
+def jitter_image(image, order, factors):
+    """Changes brightness, contrast, saturation and hue, numbered 0 to 3, of an image in some order."""
     operations = TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue
-
-    def change(image):
-        for index in order:
-            image = operations[index](image, factors[index])
-        return image
-
-    return change
+    for index in order:
+        image = operations[index](image, factors[index])
+    return image
 
 
 def half_the_time():
