@@ -27,6 +27,7 @@ from geossl.geometry.warping import warp_by_flow
 from geossl.methods import build_method
 
 FIGURES = ["retrieval", "alignment", "uniformity", "rank", "spread", "depth_r2"]
+ANGLES = [f"normal_{x}_deg" for x in ("mean", "median", "within_11.25", "within_22.5", "within_30")]
 MATCHING = ["stereo_pck", "stereo_tones_pck", "flow_pck", "view_pck"]
 
 
@@ -61,8 +62,9 @@ def test_rows_of_encoders_stand_side_by_side(street: Path, encoder: Path, tmp_pa
     rows = {row["encoder"]: row for row in json.loads(out.read_text())["rows"]}
     assert list(rows) == [str(encoder), "random", "zncc"]
     for row in rows.values():
-        assert list(row) == ["encoder", *FIGURES, *MATCHING]
-        assert all(0 <= row[name] <= 1 for name in MATCHING)
+        assert list(row) == ["encoder", *FIGURES, *ANGLES, *MATCHING]
+        assert all(0 <= row[name] <= 1 for name in (*MATCHING, *ANGLES[2:]))
+        assert 0 < row["normal_mean_deg"] < 90 and 0 < row["normal_median_deg"] < 90
     assert rows["random"]["retrieval"] == 1.0  # one recording
     assert rows["zncc"]["retrieval"] is None and rows["zncc"]["stereo_pck"] > 0.3
     assert "stereo_pairs: 3" in result.output and "size: 96x64" in result.output
@@ -78,6 +80,19 @@ def test_labels_lead_to_what_looks_the_same(street: Path) -> None:
             there, here = (sampled(item.second, item.places.there), sampled(item.first, item.places.here))
             unmoved = sampled(item.second, item.places.here)
             assert (there - here).abs().mean() < 0.7 * (unmoved - here).abs().mean()
+
+
+def test_normals_of_the_street_are_of_its_road_and_walls(street: Path) -> None:
+    """Unit vectors towards the camera; about as many upwards as the road takes of the image."""
+    material = Material(parse_source(f"kitti_raw:{street},cameras=[image_02]"), (64, 96), 8, torch.device("cpu"))
+    items = material.normals()
+    assert len(items) == len(material.depths()) == 3
+    for item in items:
+        assert item.here.shape == (encoder_data.PLACES, 2) and item.value.shape == (encoder_data.PLACES, 3)
+        assert torch.allclose(item.value.norm(dim=1), torch.ones(encoder_data.PLACES))
+        up = item.value[:, 1] < -0.99
+        assert 0.2 < up.float().mean() < 0.9
+        assert item.here[up, 1].mean() > item.here[~up, 1].mean()  # the road is below
 
 
 def sampled(image: Tensor, places: Tensor) -> Tensor:
@@ -116,7 +131,7 @@ def test_model_finds_places_where_there_are_no_labels(
     for item in pairs:
         moved = item.places.there - item.places.here
         assert torch.allclose(moved, torch.tensor([2.0, 0.0]).expand_as(moved), atol=1e-4)
-    assert material.stereo_pairs(Path("teacher")) == [] and material.depths() == []
+    assert material.stereo_pairs(Path("teacher")) == [] and material.depths() == [] == material.normals()
     (row,) = evaluate_encoder([str(encoder)], data, device="cpu").rows
     assert "flow_pck" not in row and "stereo_pck" not in row and math.isfinite(row["view_pck"])
 

@@ -9,15 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geossl.config import AnySource, Data
-from geossl.data.build import build_samples
+from geossl.config import AnySource
+from geossl.data.build import build_targets
 from geossl.data.dataset import SampleDataset
-from geossl.data.samples import DataError, Sample
+from geossl.data.samples import DataError, Sample, Wanted
 from geossl.engine.labelled import thinned
 from geossl.evaluation.encoder_matching import Places, Size, places_of
 from geossl.evaluation.flow_truth import load_flow_truth
 from geossl.evaluation.scene_flow_truth import load_scene_flow_truth
-from geossl.geometry.pixels import pixel_grid_like
+from geossl.evaluation.truth import load_disparity_truth
+from geossl.geometry.conversion import disparity_px_to_depth
+from geossl.geometry.normals import depth_to_normals
+from geossl.geometry.pixels import pixel_grid_like, size_of
 from geossl.geometry.transforms import resize_pixels
 from geossl.methods.method import Method
 from geossl.methods.teacher import load_teacher
@@ -27,7 +30,7 @@ from geossl.types import Batch, Frame, PredictsDepth, PredictsFlow
 PLACES = 256  # of each image
 LEAST_DISPARITY_PX = 0.1
 Labels = tuple[Tensor, Tensor]
-"""(2, H, W) flow to another image in the truth's own pixels, (H, W) bool where it is known and seen."""
+"""Values (K, H, W) on the truth's own pixels, as the flow to another image, and (H, W) bool where they are known."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class PairItem:
 
 
 @dataclass(frozen=True)
-class DepthItem:
-    """An image (1, 3, H, W), (N, 2) pixels of it, and the log of the disparity there, up to a constant."""
+class LabelledItem:
+    """An image (1, 3, H, W), (N, 2) pixels of it, and the values (N, K) there that a probe is to tell."""
 
     image: Tensor
     here: Tensor
@@ -66,9 +69,8 @@ class Material:
         self, wanted: Callable[[Sample], bool], offsets: tuple[int, ...] = (), stereo: bool = False
     ) -> list[tuple[Batch, Sample]]:
         """The wanted samples with float images on the device; none where the source has not these views."""
-        alone = self.source.model_copy(update={"source_offsets": offsets, "stereo": stereo})
         try:
-            samples = build_samples(alone, Data())
+            samples = build_targets(self.source, Wanted(offsets, stereo))
         except DataError:
             if not (offsets or stereo):
                 raise
@@ -93,7 +95,7 @@ class Material:
 
     def stereo_pairs(self, teacher: Path | None) -> list[PairItem]:
         """Both cameras' images, with places by the labels, else by the teacher's depth in metres, else none."""
-        labelled = self.load(lambda sample: sample.scene_flow_truth is not None, stereo=True)
+        labelled = self.load(has_disparity, stereo=True)
         if labelled:
             return self.drawn((batch, *stereo_labels(sample)) for batch, sample in labelled)
         method = teaching(teacher, self.device)
@@ -124,18 +126,43 @@ class Material:
                 items.append(PairItem(batch.target.image, other.image, places.thinned(PLACES, generator)))
         return items
 
-    def depths(self) -> list[DepthItem]:
-        """Images with known disparities; none where the data have no such labels."""
+    def depths(self) -> list[LabelledItem]:
+        """Log of the disparity (N, 1), of inverse depth up to a constant; none where the data have no such labels."""
+
+        def known(sample: Sample) -> Labels:
+            disparity, there, _ = disparity_labels(sample)
+            return disparity.log()[None], there & (disparity > LEAST_DISPARITY_PX)
+
+        return self.labelled(has_disparity, known)
+
+    def normals(self) -> list[LabelledItem]:
+        """Normals (N, 3) in camera coordinates, of a synthetic street; none elsewhere.
+
+        LiDAR's points are too sparse and its noise too large beside the distance of neighbouring pixels.
+        """
+
+        def known(sample: Sample) -> Labels:
+            assert sample.scene_flow_truth is not None
+            labels = load_scene_flow_truth(sample.scene_flow_truth)
+            disparity = torch.from_numpy(labels.maps.disparity_px).double()[None, None]
+            K = torch.from_numpy(labels.K).double()[None]
+            depth = disparity_px_to_depth(disparity, K[:, 0, 0], labels.baseline_m)
+            found, there = depth_to_normals(depth, K, torch.from_numpy(labels.maps.there()["d1"])[None, None])
+            return found[0].float(), there[0, 0]
+
+        return self.labelled(is_street, known)
+
+    def labelled(self, wanted: Callable[[Sample], bool], known: Callable[[Sample], Labels]) -> list[LabelledItem]:
+        """The wanted samples' images, with places drawn of those where (K, H, W) values are known, (H, W) bool."""
         generator = torch.Generator().manual_seed(0)
         items = []
-        for batch, sample in self.load(lambda sample: sample.scene_flow_truth is not None):
-            disparity, known, _ = disparity_labels(sample)
-            v, u = (known & (disparity > LEAST_DISPARITY_PX)).nonzero().unbind(1)
+        for batch, sample in self.load(wanted):
+            values, there = known(sample)
+            v, u = there.nonzero().unbind(1)
             chosen = torch.randperm(len(v), generator=generator)[:PLACES]
             u, v = u[chosen], v[chosen]
-            here = resize_pixels(torch.stack([u, v], 1).float(), (disparity.shape[0], disparity.shape[1]), self.size)
-            value = disparity[v, u].log()
-            items.append(DepthItem(batch.target.image, here.to(self.device), value.to(self.device)))
+            here = resize_pixels(torch.stack([u, v], 1).float(), size_of(values), self.size)
+            items.append(LabelledItem(batch.target.image, here.to(self.device), values[:, v, u].T.to(self.device)))
         return items
 
 
@@ -143,13 +170,27 @@ def everything(sample: Sample) -> bool:
     return True
 
 
+def is_street(sample: Sample) -> bool:
+    return sample.scene_flow_truth is not None and sample.scene_flow_truth.kind == "street"
+
+
 def teaching(teacher: Path | None, device: torch.device) -> Method | None:
     return None if teacher is None else load_teacher(teacher).to(device)
 
 
+def has_disparity(sample: Sample) -> bool:
+    return sample.scene_flow_truth is not None or (sample.truth is not None and sample.truth.kind == "disparity_png")
+
+
 def disparity_labels(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
-    """(H, W) disparity in pixels, (H, W) bool where it is known, and where the other camera sees it too."""
-    assert sample.scene_flow_truth is not None
+    """(H, W) pixels, and (H, W) bool where it is known, and where the right camera sees the place too."""
+    if sample.scene_flow_truth is None:
+        assert sample.truth is not None
+        disparity = torch.from_numpy(load_disparity_truth(sample.truth)).float()
+        known = disparity > 0
+        visible = sample.truth.visible_disparity is not None
+        seen = torch.from_numpy(load_disparity_truth(sample.truth, visible_only=True)) > 0 if visible else known
+        return disparity, known, seen
     labels = load_scene_flow_truth(sample.scene_flow_truth)
     known = torch.from_numpy(labels.maps.there()["d1"])
     seen = known if labels.visible is None else known & torch.from_numpy(labels.visible["d1"])

@@ -15,11 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geossl.commands.encoder_data import PLACES, DepthItem, Material, PairItem
+from geossl.commands.encoder_data import PLACES, LabelledItem, Material, PairItem
 from geossl.commands.evaluate import Progress, Result
 from geossl.config import parse_source
 from geossl.engine.distributed import pick_device
-from geossl.evaluation.encoder import effective_rank, linear_regression_r2, retrieval, spread
+from geossl.evaluation.encoder import (
+    angle_figures,
+    effective_rank,
+    linear_regression,
+    linear_regression_r2,
+    retrieval,
+    spread,
+)
 from geossl.evaluation.encoder_matching import (
     Size,
     descriptors,
@@ -69,8 +76,9 @@ def evaluate_encoder(
 
     Figures: `retrieval` (the nearest other image is of the same recording, at most 20 frames apart), `alignment` of
     two views, `uniformity`, effective `rank` and `spread` of the pooled features; `depth_r2`, the share of log inverse
-    depth's variance that a linear function of the features at a place explains, fitted to half of the images; PCK in
-    the other camera along the row (`stereo_pck`), with its tones changed (`stereo_tones_pck`), in the next frame
+    depth's variance that a linear function of the features at a place explains, fitted to half of the images;
+    `normal_...`, the angle to the surface's true normal of one fitted likewise, where a synthetic street tells it; PCK
+    in the other camera along the row (`stereo_pck`), with its tones changed (`stereo_tones_pck`), in the next frame
     (`flow_pck`) and after a change of viewpoint (`view_pck`, within twice `px`).
 
     Args:
@@ -91,11 +99,11 @@ def evaluate_encoder(
     if len(images[0]) < 2:
         raise ValueError(f"{data} has {len(images[0])} images; at least two can be compared.")
     pairs = {"stereo": material.stereo_pairs(teacher), "flow": material.flow_pairs(teacher)}
-    depths = material.depths()
+    depths, normals = material.depths(), material.normals()
     rows = []
     for number, name in enumerate(encoders):
         candidate = open_candidate(name, encoders, images[0])
-        rows.append(score(candidate, images, pairs, depths, size, px))
+        rows.append(score(candidate, images, pairs, depths, normals, size, px))
         if progress is not None:
             progress(number + 1, len(encoders))
     conditions = {"images": len(images[0]), "size": f"{size[1]}x{size[0]}", "px": f"{px:g}"}
@@ -172,7 +180,8 @@ def score(
     candidate: Candidate,
     images: tuple[Tensor, tuple[str, ...]],
     pairs: dict[str, list[PairItem]],
-    depths: list[DepthItem],
+    depths: list[LabelledItem],
+    normals: list[LabelledItem],
     size: Size,
     px: float,
 ) -> dict[str, Any]:
@@ -181,6 +190,8 @@ def score(
     row |= pooled_figures(candidate, *images)
     if len(depths) > 1:
         row["depth_r2"] = depth_r2(candidate, depths, size)
+    if len(normals) > 1:
+        row |= normal_figures(candidate, normals, size)
     if pairs["stereo"]:
         row["stereo_pck"] = pck(candidate, pairs["stereo"], size, px, along_row=True)
         changed = [PairItem(item.first, other_tones(item.second), item.places) for item in pairs["stereo"]]
@@ -213,17 +224,32 @@ def pooled_figures(candidate: Candidate, images: Tensor, names: tuple[str, ...])
     }
 
 
-def depth_r2(candidate: Candidate, depths: list[DepthItem], size: Size) -> float:
-    """Fitted to the first half of the images, scored on the second: neighbours in time would be the same twice."""
+def depth_r2(candidate: Candidate, depths: list[LabelledItem], size: Size) -> float:
+    """Of log inverse depth."""
+    x, y, x_test, y_test = halves(candidate, depths, size)
+    return linear_regression_r2(x, y[:, 0], x_test, y_test[:, 0], penalty=PROBE_PENALTY)
+
+
+def normal_figures(candidate: Candidate, normals: list[LabelledItem], size: Size) -> dict[str, float]:
+    """Of the camera's frame."""
+    x, y, x_test, y_test = halves(candidate, normals, size)
+    found = angle_figures(linear_regression(x, y, x_test, penalty=PROBE_PENALTY), y_test)
+    return {f"normal_{name}": value for name, value in found.items()}
+
+
+def halves(candidate: Candidate, items: list[LabelledItem], size: Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features and values (N, K) of the first half of the images, to fit to, and those of the second, to score on.
+
+    Neighbours in time would be the same twice.
+    """
     x, y = [], []
-    for item in depths:
+    for item in items:
         maps = candidate.maps(item.image)
         at = resize_pixels(item.here, size, size_of(maps))
         x.append(sample_at_pixels(maps, at.T[None, :, None])[0, :, 0].T)
         y.append(item.value)
     half = len(x) // 2
-    train, test = ((torch.cat(x[part]), torch.cat(y[part])) for part in (slice(half), slice(half, None)))
-    return linear_regression_r2(*train, *test, penalty=PROBE_PENALTY)
+    return torch.cat(x[:half]), torch.cat(y[:half]), torch.cat(x[half:]), torch.cat(y[half:])
 
 
 def pck(candidate: Candidate, items: list[PairItem], size: Size, px: float, *, along_row: bool) -> float:

@@ -55,18 +55,51 @@ def linear_regression_r2(
 
     Args:
         train, test: (N, D) and (M, D). train_values, test_values: (N,) and (M,).
-        penalty: On squared weights, of features that have been standardised by the training samples.
+        penalty: As in `linear_regression`.
 
     Returns:
         R^2 <= 1; 0 is no better than the mean of the test values.
     """
+    y_test = test_values.double()
+    residual = y_test - linear_regression(train, train_values[:, None], test, penalty)[:, 0]
+    return 1 - float(residual.square().mean() / y_test.var(correction=0).clamp_min(1e-12))
+
+
+def linear_regression(train: Tensor, train_values: Tensor, test: Tensor, penalty: float = 1e-3) -> Tensor:
+    """What a linear function of the features, fitted by least squares, says of other samples.
+
+    Args:
+        train, test: (N, D) and (M, D). train_values: (N, K).
+        penalty: On squared weights, of features that have been standardised by the training samples.
+
+    Returns:
+        (M, K) float64.
+    """
     deviation, mean = torch.std_mean(train.double(), 0, correction=0)
     x, x_test = ((values.double() - mean) / deviation.clamp_min(1e-6) for values in (train, test))
-    y, y_test = train_values.double(), test_values.double()
+    y = train_values.double()
     gram = x.T @ x / len(x) + penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weights = torch.linalg.solve(gram, x.T @ (y - y.mean()) / len(x))
-    residual = y_test - (x_test @ weights + y.mean())
-    return 1 - float(residual.square().mean() / y_test.var(correction=0).clamp_min(1e-12))
+    weights = torch.linalg.solve(gram, x.T @ (y - y.mean(0)) / len(x))
+    return x_test @ weights + y.mean(0)
+
+
+def angle_figures(estimated: Tensor, true: Tensor) -> dict[str, float]:
+    """Errors of directions.
+
+    Args:
+        estimated, true: (N, 3) of any length but 0.
+
+    Returns:
+        mean_deg, median_deg: Of the angles between them, the lower of two medians. within_11.25_deg, within_22.5_deg,
+        within_30_deg: Share of smaller angles.
+
+    Source: Fouhey, Gupta, Hebert, ICCV 2013, which the field follows for normals.
+    """
+    estimated, true = estimated.double(), true.double()
+    across = torch.linalg.cross(estimated, true, dim=1).norm(dim=1)
+    angle = torch.rad2deg(torch.atan2(across, (estimated * true).sum(1)))  # exact near 0 too, unlike the arc cosine
+    shares = {f"within_{limit:g}_deg": float((angle < limit).double().mean()) for limit in (11.25, 22.5, 30)}
+    return {"mean_deg": float(angle.mean()), "median_deg": float(angle.median()), **shares}
 
 
 def linear_classification_accuracy(

@@ -12,6 +12,7 @@ PRETRAINING = {
     "pretrain_moco": "geossl.pretrain.moco:MoCo",
     "pretrain_byol": "geossl.pretrain.byol:BYOL",
     "pretrain_align_uniform": "geossl.pretrain.align_uniform:AlignUniform",
+    "pretrain_metric": "geossl.pretrain.metric:Metric",
     "pretrain_instance": "geossl.pretrain.instance_discrimination:InstanceDiscrimination",
     "pretrain_flow": "geossl.pretrain.flow_reconstruction:FlowReconstruction",
     "pretrain_colour": "geossl.pretrain.video_colour:VideoColour",

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from geossl.geometry.affine import affine_flow, affine_visible
-from geossl.geometry.camera import backproject
+from geossl.geometry.camera import backproject, reproject
 from geossl.geometry.motion import transform
 from geossl.geometry.pixels import in_image, pixel_grid_like, sample_at_pixels, size_of
 from geossl.geometry.precision import float32_island
 from geossl.geometry.visibility import forward_backward_check
-from geossl.geometry.warping import reproject
 
 DEPTH_TOLERANCE = 0.05  # of the depth, by which two depths of one point may differ before the nearer one hides it
 DISPARITY_TOLERANCE_PX = 1.0

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from geossl.geometry.constants import vector_like
 from geossl.geometry.pixels import pixel_grid_like, size_of
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.visibility import in_view
@@ -75,7 +76,7 @@ class FlowReconstruction(Pretraining):
         code = self.motion(torch.cat([first, second], 1))  # (B, code, 1, 1)
         h, w = size_of(structure)
         # The code is the same everywhere; where a pixel lies decides what a motion of the camera does to it.
-        place = pixel_grid_like(structure) / structure.new_tensor([w, h]).view(2, 1, 1) - 0.5
+        place = pixel_grid_like(structure) / vector_like(structure, w, h).view(2, 1, 1) - 0.5
         inputs = [structure, code.expand(-1, -1, h, w), place.expand(len(first), -1, -1, -1)]
         share = self.flow(self.mix(torch.cat(inputs, 1))).float()  # of the map's width
         return resize_flow(share * w, size_of(first))

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geossl.networks.moving_average import follow
 from geossl.pretrain.pairs import Moments
 
 
@@ -95,18 +96,9 @@ class Ema(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         return self.module(*inputs)
 
-    @torch.no_grad()
     def follow(self, online: nn.Module, momentum: float) -> None:
-        """own = momentum * own + (1 - momentum) * online for weights and statistics alike; counters are copied.
-
-        Source: He et al., CVPR 2020, eq. 2, whose statistics stay behind.
-        """
-        theirs = online.state_dict()
-        for name, own in self.module.state_dict().items():
-            if own.is_floating_point():
-                own.copy_(momentum * own + (1 - momentum) * theirs[name])
-            else:
-                own.copy_(theirs[name])
+        """As `moving_average.follow`."""
+        follow(self.module, online, momentum)
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from geossl.evaluation.encoder import (
+    angle_figures,
     effective_rank,
     linear_classification_accuracy,
+    linear_regression,
     linear_regression_r2,
     retrieval,
     spread,
@@ -55,6 +57,31 @@ def test_linear_regression_explains_what_is_linear() -> None:
     assert linear_regression_r2(x[:100], noise[:100], x[100:], noise[100:]) < 0.1
     constant = torch.ones(100, 2)  # a feature that says nothing is no error
     assert linear_regression_r2(constant, y[:100], constant, y[:100]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_linear_regression_of_several_quantities_is_one_of_each() -> None:
+    x, y = random(60, 4), random(60, 3, seed=1)
+    found = linear_regression(x[:40], y[:40], x[40:], penalty=0.1)
+    alone = [linear_regression(x[:40], y[:40, k : k + 1], x[40:], penalty=0.1) for k in range(3)]
+    assert torch.allclose(found, torch.cat(alone, 1))
+    # Ridge regression with a free constant: the stationary point of the penalised mean square.
+    scaled = (x[:40].double() - x[:40].double().mean(0)) / x[:40].double().std(0, correction=0)
+    weights, constant = torch.zeros(4, 3, dtype=torch.float64), y[:40].double().mean(0)
+    for _ in range(2000):
+        weights = weights - 0.2 * (scaled.T @ (scaled @ weights + constant - y[:40]) / 40 + 0.1 * weights)
+    assert torch.allclose(linear_regression(x[:40], y[:40], x[:40], penalty=0.1), scaled @ weights + constant)
+
+
+def test_angle_figures_of_known_angles() -> None:
+    degrees = torch.tensor([0.0, 10.0, 20.0, 25.0, 90.0]).double()
+    angle = torch.deg2rad(degrees)
+    estimated = torch.stack([angle.sin(), torch.zeros(5), angle.cos()], 1) * torch.arange(1.0, 6)[:, None]
+    found = angle_figures(estimated, torch.tensor([[0.0, 0.0, 2.0]]).expand(5, 3))
+    assert found == pytest.approx(
+        {"mean_deg": 29, "median_deg": 20, "within_11.25_deg": 0.4, "within_22.5_deg": 0.6, "within_30_deg": 0.8}
+    )
+    opposite = angle_figures(torch.tensor([[0.0, -1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+    assert opposite["mean_deg"] == pytest.approx(180)
 
 
 def test_linear_classification_separates_what_is_separable() -> None:

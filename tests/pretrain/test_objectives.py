@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.special import hyp0f1
 from torch import Tensor
 
-from geossl.pretrain.metric_losses import contrastive, lifted_structured, n_pair, triplet
+from geossl.pretrain.metric_losses import contrastive, lifted_structured, n_pair, semi_hard, triplet
 from geossl.pretrain.objectives import (
     alignment,
     byol_loss,
@@ -205,6 +205,18 @@ def test_contrastive_against_a_loop() -> None:
     assert contrastive(first, second, dissimilar, margin=2.0).item() == exactly(np.mean(losses))
 
 
+def test_contrastive_and_triplet_count_what_is_kept() -> None:
+    keep, none = torch.tensor([True, False, True]), torch.zeros(3, dtype=torch.bool)
+    dissimilar = torch.tensor([True, True, False])
+    pairs, kept = (X[:3], X[3:]), (X[:3][keep], X[3:][keep])
+    assert contrastive(*pairs, dissimilar, keep=keep).item() == exactly(contrastive(*kept, dissimilar[keep]).item())
+    found = triplet(*pairs, X[1:4], keep=keep).item()
+    assert found == exactly(triplet(*kept, X[1:4][keep]).item()) and 0 < found != exactly(
+        triplet(*pairs, X[1:4]).item()
+    )
+    assert contrastive(*pairs, dissimilar, keep=none) == triplet(*pairs, X[1:4], keep=none) == 0
+
+
 def test_contrastive_has_a_gradient_where_points_coincide() -> None:
     x = torch.zeros(2, 3, requires_grad=True)
     contrastive(x, torch.zeros(2, 3), torch.tensor([True, False])).backward()
@@ -214,9 +226,27 @@ def test_contrastive_has_a_gradient_where_points_coincide() -> None:
 def test_triplet_against_a_loop() -> None:
     unit = F.normalize(X, dim=1).numpy()
     losses = [
-        max(0, ((unit[i] - unit[i + 1]) ** 2).sum() - ((unit[i] - unit[i + 2]) ** 2).sum() + 0.2) for i in range(4)
+        max(0, ((unit[i] - unit[i - 1]) ** 2).sum() - ((unit[i] - unit[i + 1]) ** 2).sum() + 0.2) for i in range(1, 5)
     ]
-    assert triplet(X[:4], X[1:5], X[2:]).item() == exactly(np.mean(losses))
+    assert [loss > 0 for loss in losses] == [False, True, False, True]
+    assert triplet(X[1:5], X[:4], X[2:]).item() == exactly(np.mean(losses))
+
+
+def test_semi_hard_against_a_loop() -> None:
+    anchor, positive, candidates = random(7, 3), random(7, 3, seed=1), random(9, 3, seed=2)
+    negative = random(7, 9, seed=3) > 0
+    negative[5], negative[6] = False, torch.arange(9) == 4
+    positive[4] = -anchor[4]  # nothing is farther
+    a, p, n = (F.normalize(x, dim=1).numpy() for x in (anchor, positive, candidates))
+    found = semi_hard(anchor, positive, candidates, negative).tolist()
+    for i in range(7):
+        distance = {k: ((a[i] - n[k]) ** 2).sum() for k in range(9) if negative[i, k]}
+        farther = {k: d for k, d in distance.items() if d > ((a[i] - p[i]) ** 2).sum()}
+        if farther:
+            assert found[i] == min(farther, key=lambda k: farther[k])
+        elif distance:
+            assert found[i] == max(distance, key=lambda k: distance[k])
+    assert not negative[5].any() and found[6] == 4 and 0 <= found[5] < 9
 
 
 @pytest.mark.parametrize("smooth", [True, False])
@@ -238,3 +268,45 @@ def test_n_pair_against_a_loop() -> None:
         for i in range(3)
     ]
     assert n_pair(X[::2], X[1::2]).item() == exactly(np.mean(losses))
+
+
+def test_lifted_and_n_pair_ignore_excluded_negatives() -> None:
+    """Without class 2 as a negative of class 0 and the other way round; class 1 has both."""
+    excluded = torch.zeros(3, 3, dtype=torch.bool)
+    excluded[0, 2] = excluded[2, 0] = True
+    among, pairs = excluded.repeat_interleave(2, 0).repeat_interleave(2, 1), []
+    for c in range(3):
+        rivals = [k for k in range(6) if k // 2 != c and not excluded[c, k // 2]]
+        pushes = [1 - D[a, k] for a in (2 * c, 2 * c + 1) for k in rivals]
+        pairs.append(max(0, D[2 * c, 2 * c + 1] + math.log(sum(map(math.exp, pushes)))) ** 2)
+    assert lifted_structured(X, LABELS, excluded=among).item() == exactly(sum(pairs) / (2 * 3))
+
+    anchors, positives, losses = X[::2].numpy(), X[1::2].numpy(), []
+    for i in range(3):
+        others = [anchors[i] @ positives[j] for j in range(3) if j != i and not excluded[i, j]]
+        losses.append(math.log(1 + sum(math.exp(other - anchors[i] @ positives[i]) for other in others)))
+    excluded.fill_diagonal_(True)
+    assert n_pair(X[::2], X[1::2], excluded).item() == exactly(np.mean(losses))
+
+
+def test_lifted_without_negatives_teaches_nothing() -> None:
+    x = X.clone().requires_grad_()
+    loss = lifted_structured(x, LABELS, excluded=torch.ones(6, 6, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0 and x.grad is not None and (x.grad == 0).all()
+
+
+def test_metric_losses_agree_with_metric_learning() -> None:
+    """Where its arguments make the papers' losses of it."""
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
+    reducers = pytest.importorskip("pytorch_metric_learning.reducers")
+    x, anchors = X.float(), torch.arange(1, 5)
+    squared = distances.LpDistance(normalize_embeddings=True, power=2)
+    triplets = (anchors, anchors - 1, anchors + 1)
+    theirs = losses.TripletMarginLoss(margin=0.2, distance=squared, reducer=reducers.MeanReducer())
+    assert triplet(x[1:5], x[:4], x[2:]).item() == exactly(theirs(x, indices_tuple=triplets).item())
+    lifted = losses.LiftedStructureLoss(pos_margin=0, distance=distances.LpDistance(normalize_embeddings=False))
+    assert lifted_structured(x, LABELS).item() == pytest.approx(lifted(x, LABELS).item(), abs=1e-5)
+    dots = losses.NPairsLoss(distance=distances.DotProductSimilarity(normalize_embeddings=False))
+    assert n_pair(x[::2], x[1::2]).item() == exactly(dots(x, LABELS).item())

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from geossl.cli import app
 from geossl.config import Experiment, dump_yaml, parse_experiment
-from geossl.engine.checkpoint import read_checkpoint
+from geossl.engine.checkpoint import CheckpointError, read_checkpoint
+from geossl.engine.model_folder import export_model
 from geossl.engine.pretrain import pretrain
 from geossl.engine.run_folder import last_path
 from geossl.networks.encoders import build_encoder
@@ -61,3 +62,11 @@ def test_command_writes_the_encoder(images: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["encoder"] == str(tmp_path / "run" / "encoder")
     assert json.loads((tmp_path / "run" / "encoder" / "encoder.json").read_text())["method"] == "pretrain_moco"
+
+
+def test_export_refuses_a_pretraining_and_points_to_the_encoder(images: Path, tmp_path: Path) -> None:
+    pretrain(experiment(images, 1), tmp_path / "run")
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "run"), str(tmp_path / "model")])
+    assert result.exit_code != 0 and not (tmp_path / "model").exists()
+    with pytest.raises(CheckpointError, match=r"'pretrain_moco', a pre-training.*folder `encoder`.*encoder_weights"):
+        export_model(tmp_path / "run", tmp_path / "model")

@@ -29,7 +29,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pretrain_instance": {"samples": 6, "noise": 16},
     "pretrain_exemplar": {"samples": 6},
     "pretrain_jigsaw": {"orders": 10},
+    "pretrain_metric triplet": {"loss": "triplet"},
+    "pretrain_metric lifted": {"loss": "lifted"},
+    "pretrain_metric n_pair": {"loss": "n_pair"},
 }
+CASES = [*PRETRAINING, *(name for name in OPTIONS if " " in name)]  # a method by its name, or with a variant's behind
 
 STATEFUL = [name for name in PRETRAINING if method_class(name).after_step is not Method.after_step]
 
@@ -41,7 +45,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def build(name: str, **options: Any) -> Pretraining:
     torch.manual_seed(0)
-    method = build_method(name, {"encoder": "compact", **OPTIONS.get(name, {}), **options})
+    method = build_method(name.split()[0], {"encoder": "compact", **OPTIONS.get(name, {}), **options})
     assert isinstance(method, Pretraining)
     return method
 
@@ -71,7 +75,7 @@ def stepped(method: Pretraining, optimizer: torch.optim.Optimizer, step: int) ->
     return loss.detach()
 
 
-@pytest.mark.parametrize("name", PRETRAINING)
+@pytest.mark.parametrize("name", CASES)
 def test_one_step_reaches_every_parameter(name: str) -> None:
     method = build(name)
     objective = method(batch())
@@ -83,7 +87,7 @@ def test_one_step_reaches_every_parameter(name: str) -> None:
     assert not any(value.requires_grad for value in (*objective.maps.values(), *objective.health.values()))
 
 
-@pytest.mark.parametrize("name", PRETRAINING)
+@pytest.mark.parametrize("name", CASES)
 def test_a_repeated_forward_gives_the_same_objective(name: str) -> None:
     method = build(name)
     totals = []
@@ -109,7 +113,7 @@ def test_state_dict_goes_on_to_the_bit(name: str) -> None:
 
 
 def test_bfloat16_networks_leave_objectives_in_float32() -> None:
-    for name in PRETRAINING:
+    for name in CASES:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             objective = build(name)(batch())
         assert objective.total.dtype == torch.float32 and objective.total.isfinite(), name
@@ -117,7 +121,7 @@ def test_bfloat16_networks_leave_objectives_in_float32() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["simclr", "byol", "dense", "align_uniform", "infomax", "cmc", "order", "tracking"],
+    ["simclr", "byol", "dense", "align_uniform", "metric", "infomax", "cmc", "order", "tracking"],
 )
 def test_a_batch_of_one_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"tells samples of a batch apart.*batch_size to at least 2"):
