@@ -1,15 +1,16 @@
-"""What pre-training is worth on the synthetic street, several seeds: in matching, and in depth after so many steps.
+"""What pre-training is worth, several seeds: in matching, and in depth after so many steps.
 
     python tools/ablate_pretrain.py geometry -o runs/ablate_pretrain    # about 20 minutes on one core
-    python tools/ablate_pretrain.py depth -o runs/ablate_pretrain       # 15 minutes more; alone 30
+    python tools/ablate_pretrain.py depth -o runs/ablate_pretrain       # 10 minutes more; alone 25
+    python tools/ablate_pretrain.py geometry --data DATA -o runs/ablate_pretrain_kitti     # and depth: on real frames
 
-Each method of pre-training sees the unlabelled street for `--pretrain-steps`. `geometry` scores the encoders on
-held-out streets as they are (`geossl evaluate encoder`), beside a random one, plain patches, and dense InfoNCE whose
-correspondences are wrong: of a shuffled place, or of the same pixel. For `depth`, Monodepth2 learns from stereo, alike
-but for the encoder it starts from: AbsRel on held-out streets at the end, and the steps, as a share of all, after
-which the random encoder's final AbsRel was reached (2 where it was not). Tables give the median over the seeds and
-their range. Writes geometry.json, or depth.json and abs_rel.png, and one run folder a training; interrupted and
-started again, it goes on.
+Each method of pre-training sees the unlabelled synthetic street for `--pretrain-steps`, or, with `--data`, the stereo
+video of KITTI odometry 06 and 02. `geometry` scores the encoders as they are (`geossl evaluate encoder`) on held-out
+streets, or KITTI 2015, beside a random one, plain patches, and dense InfoNCE whose correspondences are wrong: of a
+shuffled place, or of the same pixel. For `depth`, Monodepth2 learns from stereo, alike but for the encoder it starts
+from: AbsRel on the held-out images at the end, and the steps, as a share of all, after which the random encoder's
+final AbsRel was reached (2 where it was not). Tables give the median over the seeds and their range. Writes
+geometry.json, or depth.json and abs_rel.png, and one run folder a training; interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ablation import Scores, Study, experiment_values, judge, run_folder, run_va
 
 from geossl.commands.console import text_table
 from geossl.commands.evaluate_encoder import evaluate_encoder
-from geossl.config import merge, parse_experiment
+from geossl.config import merge, parse_experiment, parse_source
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.engine.pretrain import pretrain
 from geossl.formats.atomic import write_text_atomic
@@ -64,32 +65,43 @@ DEPTH = {
         "encoder_weights": None,
         "decoder_channels": [8, 16, 32, 64, 96],
         "num_scales": 3,
+        "min_depth": 0.3,  # 1.6 m: the first depths then lie near 3 m; from 1 m, what counts is who leaves it first
         "supervision": "S",
     },
     "data": {"stereo": True, "source_offsets": []},
     "train": {**TRAIN, "batch_size": 4, "schedule": "constant"},
 }
 METRIC = "validation/none/abs_rel"
-GEOMETRY = ("stereo_pck", "stereo_tones_pck", "flow_pck", "view_pck", "depth_r2")
+GEOMETRY = ("stereo_pck", "stereo_tones_pck", "flow_pck", "view_pck", "depth_r2", "normal_mean_deg")
 
 
 def main() -> None:
     arguments = options().parse_args()
-    data = street_data(arguments.out)
-    (geometry if arguments.table == "geometry" else depth)(arguments, data)
+    train, held_out = street(arguments.out) if arguments.data is None else kitti(arguments.data)
+    data = {
+        "train": [parse_source(train).model_dump(mode="json")],
+        "validation": [parse_source(held_out).model_dump(mode="json")],
+        "height": HEIGHT,
+        "width": WIDTH,
+        "cache": "memory",
+        "num_workers": 0,
+    }
+    if arguments.table == "geometry":
+        geometry(arguments, data, held_out)
+    else:
+        depth(arguments, data)
 
 
-def geometry(arguments: argparse.Namespace, data: Mapping[str, Any]) -> None:
+def geometry(arguments: argparse.Namespace, data: Mapping[str, Any], held_out: str) -> None:
     """The encoders as they are, one call of `evaluate_encoder` a seed."""
     names = [*(arguments.pretraining or PRETRAINING), *BROKEN]
     study = Study(base={}, variants={name: {} for name in (*UNTRAINED, *names)}, claims=())
     scores: dict[tuple[str, int], Mapping[str, float]] = {}
     for seed in range(arguments.seeds):
         folders = [str(pretrained(arguments, name, seed, data)) for name in names]
-        source = f"kitti_raw:{arguments.out / 'held_out'},cameras=[image_02]"
-        found = evaluate_encoder([*UNTRAINED, *folders], source, size=(HEIGHT, WIDTH)).full["rows"]
+        found = evaluate_encoder([*UNTRAINED, *folders], held_out, size=(HEIGHT, WIDTH)).full["rows"]
         for name, row in zip(study.variants, found, strict=True):
-            scores[name, seed] = {figure: row[figure] for figure in GEOMETRY}
+            scores[name, seed] = {figure: row[figure] for figure in GEOMETRY if figure in row}
     rows = table_rows(study, scores)
     settings = {"seeds": arguments.seeds, "pretrain_steps": arguments.pretrain_steps}
     write_text_atomic(arguments.out / "geometry.json", json.dumps({"table": rows, **settings}, indent=1) + "\n")
@@ -124,6 +136,7 @@ def options() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("table", choices=["geometry", "depth"])
     made.add_argument("-o", "--out", type=Path, default=Path("runs/ablate_pretrain"))
+    made.add_argument("--data", type=Path, help="folder with kitti_odometry/ and kitti_2015/, instead of the street")
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--steps", type=int, default=300, help="of the training of depth")
     made.add_argument("--pretrain-steps", type=int, default=200)
@@ -131,14 +144,17 @@ def options() -> argparse.ArgumentParser:
     return made
 
 
-def street_data(out: Path) -> dict[str, Any]:
-    """Writes the streets, and says where they are."""
-    sources = []
-    for name, street in (("street", TRAINING), ("held_out", HELD_OUT)):
-        write_street(out / name, street)
-        sources.append([{"kind": "kitti_raw", "root": str(out / name), "cameras": ["image_02"]}])
-    size = {"height": HEIGHT, "width": WIDTH, "cache": "memory", "num_workers": 0}
-    return {"train": sources[0], "validation": sources[1], **size}
+def street(out: Path) -> tuple[str, str]:
+    """Writes the synthetic streets; the specifications of what is trained and scored on."""
+    for name, options in (("street", TRAINING), ("held_out", HELD_OUT)):
+        write_street(out / name, options)
+    return f"kitti_raw:{out / 'street'},cameras=[image_02]", f"kitti_raw:{out / 'held_out'},cameras=[image_02]"
+
+
+def kitti(data: Path) -> tuple[str, str]:
+    """The specifications of what is trained and scored on."""
+    train = f"kitti_odometry:{data / 'kitti_odometry'},sequences=['06','02']"
+    return train, f"kitti_stereo:{data / 'kitti_2015'},calibration=by_size"
 
 
 def pretrained(arguments: argparse.Namespace, name: str, seed: int, data: Mapping[str, Any]) -> Path:
@@ -177,7 +193,7 @@ def curves(out: Path, scores: Scores) -> np.ndarray:
     for variant in dict.fromkeys(name for name, _ in scores):
         runs = [errors(run_folder(out, "depth", variant, seed)) for name, seed in scores if name == variant]
         drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
-    return plot_curves(drawn, title="AbsRel on held-out streets", log=True)
+    return plot_curves(drawn, title="AbsRel on held-out images", log=True)
 
 
 if __name__ == "__main__":

@@ -29,14 +29,15 @@ from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves, stack
 
 WIDTH, HEIGHT = 192, 64
-TRAINING = StreetOptions(sequences=32, frames=6, width=WIDTH, height=HEIGHT, seed=41, moving_cars=4, speed=2.0)
-HELD_OUT = StreetOptions(sequences=8, frames=6, width=WIDTH, height=HEIGHT, seed=97, moving_cars=4, speed=2.0)
+# Visible pixels move by 4 on average.
+TRAINING = StreetOptions(sequences=32, frames=6, width=WIDTH, height=HEIGHT, seed=41, moving_cars=4)
+HELD_OUT = StreetOptions(sequences=8, frames=6, width=WIDTH, height=HEIGHT, seed=97, moving_cars=4)
 FIGURES = tuple(f"{name}_all{UNITS[name]}" for name in ("d1", "d2", "fl", "sf", "epe3d"))
 SCENE_FLOW = {
     "method": "self_mono_sf",
     "model": {"width": 0.25, "normalize_costs": True},
     "data": {"stereo": True, "stereo_sources": True, "source_offsets": [1]},
-    "train": {"steps": 1000},
+    "train": {"steps": 500},
 }
 DEPTH = {
     "method": "monodepth2",
@@ -50,13 +51,13 @@ DEPTH = {
         "outside": "ignore",
     },
     "data": {"stereo": True, "source_offsets": []},
-    "train": {"steps": 1900},
+    "train": {"steps": 950},
 }
 FLOW = {
     "method": "arflow",
     "model": NARROW_ARFLOW,
     "data": {"source_offsets": [1]},
-    "train": {"steps": 550},
+    "train": {"steps": 275},
 }
 PARTS = "depth and flow"
 SELF_MONO_SF = Study(

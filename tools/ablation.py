@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geossl.commands.console import text_table
-from geossl.config import merge, parse_experiment
+from geossl.config import load_experiment, merge, parse_experiment
 from geossl.engine.train import train
 from geossl.formats.atomic import write_text_atomic
 
@@ -152,10 +152,16 @@ def run_together(
 ) -> dict[str, float]:
     """Trains what is not trained yet, scores all of it together, and keeps the figures in the folder."""
     kept = folder / "scores.json"
+    experiments = {run: parse_experiment(values, where=str(run)) for run, values in runs.items()}
     if kept.is_file():
+        for run, experiment in experiments.items():
+            if load_experiment(run / "config.yaml") != experiment:
+                raise SystemExit(
+                    f"{run} holds figures of other settings; choose another folder with -o, or remove it."
+                )
         return json.loads(kept.read_text())  # type: ignore[no-any-return]
-    for run, values in runs.items():
-        result = train(parse_experiment(values, where=str(run)), run)
+    for run, experiment in experiments.items():
+        result = train(experiment, run)
         if result.stopped:
             raise SystemExit(result.exit_code)
     scores = dict(score(*runs))
