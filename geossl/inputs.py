@@ -6,7 +6,6 @@ Nothing is decoded until `InputImage.read` is called, which threads may do side 
 from __future__ import annotations
 
 import glob as globbing
-import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,18 +14,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.config import SOURCE_KINDS, ConfigError, Data, Video, parse_source
+from geossl.config import SOURCE_KINDS, ConfigError, Video, parse_source
+from geossl.data.build import build_targets
+from geossl.data.folder import IMAGES, natural_order, read_intrinsics
+from geossl.data.images import ImageReader
+from geossl.data.samples import Sample
+from geossl.data.video import video_samples
 from geossl.formats.image import read_image
 
-if TYPE_CHECKING:
-    from geossl.data.samples import Sample
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg"})
 GAPS_NAMED = 3  # clips with gaps that a warning names
 Item = TypeVar("Item")
@@ -67,7 +67,7 @@ def open_source(source: str, intrinsics: Sequence[float] | None = None) -> list[
     """
     K = None if intrinsics is None else intrinsics_matrix(intrinsics)
     path = Path(source)
-    if source.partition(":")[0] in SOURCE_KINDS and not path.exists():
+    if is_specification(source):
         if K is not None:
             raise ConfigError(f"{source} knows its camera; intrinsics are for images, folders, globs and videos.")
         images = _from_samples(source)
@@ -85,7 +85,7 @@ def open_source(source: str, intrinsics: Sequence[float] | None = None) -> list[
             f"{source} does not exist, and is no data specification kind:root with kind of {kinds}."
         )
     if not images:
-        raise ValueError(f"{source} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise ValueError(f"{source} holds no images ({', '.join(IMAGES)}).")
     seen: dict[str, str] = {}
     for image in images:
         if image.name in seen:
@@ -94,6 +94,11 @@ def open_source(source: str, intrinsics: Sequence[float] | None = None) -> list[
             )
         seen[image.name] = image.origin
     return images
+
+
+def is_specification(source: str | Sequence[InputImage]) -> TypeGuard[str]:
+    """Whether a source reads `kind:root[,key=value]` (and is no path of such a name)."""
+    return isinstance(source, str) and source.partition(":")[0] in SOURCE_KINDS and not Path(source).exists()
 
 
 def intrinsics_matrix(intrinsics: Sequence[float]) -> NDArray[np.float64]:
@@ -105,8 +110,6 @@ def intrinsics_matrix(intrinsics: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _from_folder(root: Path, K: NDArray[np.float64] | None) -> list[InputImage]:
-    from geossl.data.folder import read_intrinsics
-
     if K is None and any((root / f"intrinsics.{kind}").is_file() for kind in ("txt", "json")):
         K = read_intrinsics(root)
     return _from_files(root.rglob("*"), root, K)
@@ -136,26 +139,20 @@ def _from_files(paths: Iterable[Path], root: Path, K: NDArray[np.float64] | None
 
 def is_image(path: Path) -> bool:
     """By its suffix; hidden files and what lies in hidden folders do not count."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in IMAGES and not any(part.startswith(".") for part in path.parts)
 
 
 def _from_samples(spec: str) -> list[InputImage]:
     """The target images of a data specification, with their cameras."""
-    from geossl.data.build import build_samples
-
-    return _from_views(build_samples(parse_source(spec), Data(source_offsets=(), stereo=False)))
+    return _from_views(build_targets(parse_source(spec)))
 
 
 def _from_video(path: Path, K: NDArray[np.float64] | None) -> list[InputImage]:
-    from geossl.data.video import video_samples
-
     intrinsics = None if K is None else (K[0, 0], K[1, 1], K[0, 2], K[1, 2])
     return _from_views(video_samples(Video(root=path, intrinsics=intrinsics)))
 
 
 def _from_views(samples: Sequence[Sample]) -> list[InputImage]:
-    from geossl.data.images import ImageReader
-
     reader = ImageReader()
     images = []
     for sample in samples:
@@ -164,11 +161,6 @@ def _from_views(samples: Sequence[Sample]) -> list[InputImage]:
         read = partial(reader.read, view.image)
         images.append(InputImage(sample.name, sample.clip, str(view.image), read, K, sample.frame))
     return images
-
-
-def natural_order(text: str) -> list[tuple[int, int | str]]:
-    """A key that sorts frame2 before frame10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def gaps_of(frames: Sequence[InputImage]) -> list[tuple[int, int]]:

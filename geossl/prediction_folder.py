@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import geossl
 from geossl.engine.model_folder import LoadedModel
 from geossl.formats.atomic import write_text_atomic
+from geossl.formats.errors import FormatError
+from geossl.formats.prediction_meta import read_meta
 
 IDENTITY = (
     "kind",
@@ -20,10 +22,13 @@ IDENTITY = (
     "network_size",
     "max_px",
     "baseline_m",
+    "times",
     "runtime",
     "precision",
 )
 """Fields of meta.json in which two predictions in one folder must agree."""
+OF_A_FILE = {"source": "from", "K": "with K"}
+"""Fields of an entry of `files` in which two predictions of one name must agree, and how a message says them."""
 
 Item = TypeVar("Item")
 
@@ -64,13 +69,14 @@ def begin(out: Path, meta: Mapping[str, Any], mine: Sequence[Path], overwrite: b
         overwrite: Remove those that exist, and accept whatever the folder says of itself.
 
     Raises:
-        ValueError: If OUT holds predictions that differ in `IDENTITY`, or another source's under these names.
+        ValueError: If OUT holds predictions that differ in `IDENTITY`, or under these names another source's or
+            another camera's.
     """
     path = out / "meta.json"
     if overwrite:
         for file in mine:
             file.unlink(missing_ok=True)
-    old = None if overwrite and not _is_readable(path) else read_meta(path)
+    old = None if overwrite and not _is_readable(out) else read_meta(out).values
     agree = old is not None and all(old.get(key) == meta.get(key) for key in IDENTITY)
     if not overwrite:
         _check_agrees(out, old, meta, mine)
@@ -90,33 +96,17 @@ def _check_agrees(out: Path, old: Mapping[str, Any] | None, meta: Mapping[str, A
             before = old.get(key, "not said")
             raise ValueError(f"{out} holds predictions with {key} = {before}, these have {meta.get(key)}. {remedy}")
     for name, entry in meta["files"].items():
-        before = old.get("files", {}).get(name)
-        if before is not None and before.get("source") != entry["source"]:
-            raise ValueError(
-                f"{out} holds a prediction '{name}' from {before.get('source')}, this one is from {entry['source']}. "
-                f"{remedy}"
-            )
+        there = old.get("files", {}).get(name, {})
+        for key, word in OF_A_FILE.items():
+            if key in there and there[key] != entry.get(key):
+                raise ValueError(
+                    f"{out} holds a prediction '{name}' {word} {there[key]}, this one is {word} {entry.get(key)}. "
+                    f"{remedy}"
+                )
 
 
-def read_meta(path: Path) -> dict[str, Any] | None:
-    """A meta.json's content, or None where there is no such file.
-
-    Raises:
-        ValueError: If it is not a JSON object.
-    """
-    if not path.is_file():
-        return None
+def _is_readable(out: Path) -> bool:
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it, or give --overwrite.") from None
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path} should hold an object, not a {type(meta).__name__}; remove it, or give --overwrite.")
-    return meta
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        return read_meta(path) is not None
-    except ValueError:
+        return read_meta(out).values is not None
+    except FormatError:
         return False

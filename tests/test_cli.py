@@ -1,6 +1,7 @@
 """The `geossl` command: exit status, messages, and one pass from a street to scores."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from geossl.cli import app
+from geossl.commands.check import check_data
 from geossl.commands.console import fail, text_table, to_plain
 from geossl.config import ConfigError
 from geossl.data.synthetic import StreetOptions
@@ -126,6 +128,7 @@ def test_version_is_printed() -> None:
         "predict depth m s",
         "evaluate depth --data x --protocol eigen",
         "evaluate depth --data x --protocol eigen --predictions d --kind meters",
+        "evaluate depth --data x --protocol eigen --model m --kind inverse_depth",
         "evaluate pose --predictions p",
         "evaluate pose --predictions p --data d --truth t",
         "evaluate pose --model m --truth t",
@@ -141,6 +144,9 @@ def test_version_is_printed() -> None:
         "synth out --frames 0",
         "benchmark train --batch-sizes 4,x",
         "benchmark kernels --size 640",
+        "benchmark growth --sources 5",
+        "benchmark growth --sizes ,",
+        "benchmark growth --batches 1.5",
         "config",
     ],
 )
@@ -367,6 +373,18 @@ def test_check_counts_and_names_what_is_wrong(street: Path, tmp_path: Path) -> N
     code, out, _ = geossl("check", f"kitti_raw:{broken}", "--full")
     assert code == 1
     assert str(image) in out
+
+
+def test_check_looks_for_every_file_and_opens_some(street: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "street"
+    shutil.copytree(street, broken)
+    images = sorted(broken.rglob("image_03/data/*.png"))
+    for image in images[1:]:
+        image.write_bytes(image.read_bytes()[:100])
+    images[2].write_bytes(b"")
+    (summary,) = check_data(f"kitti_raw:{broken},cameras=[image_03]", limit=1)
+    assert summary["decoded"] == "1 of 6 samples"
+    assert summary["problems"] == [f"{images[2]}: is empty"]
 
 
 def test_check_of_a_config_looks_at_its_sources(street: Path, tmp_path: Path) -> None:

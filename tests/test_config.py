@@ -165,6 +165,8 @@ def test_circular_bases_are_a_config_error(tmp_path: Path) -> None:
 def test_missing_base_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         load_experiment(write(tmp_path, "a.yaml", "base: nowhere.yaml\n"))
+    with pytest.raises(ConfigError, match=r"base \['a', 'b'\] should be one config's file or name"):
+        load_experiment(write(tmp_path, "a.yaml", "base: [a, b]\n"))
 
 
 def test_merge_changes_neither_argument() -> None:

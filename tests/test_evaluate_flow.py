@@ -1,5 +1,6 @@
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,37 @@ def test_a_models_files_are_predicted_scored_and_removed(
     assert result.full["leaks"]["unknown"] == ["its data are not here"]
     kept = evaluate_flow(spec(kitti), "kitti2015", model=tmp_path / "model", predictions=str(tmp_path / "kept"))
     assert kept.rows[0]["epe_all_pooled"] == 3 and (tmp_path / "kept" / "flo").is_dir()
+
+
+def test_predictions_stay_where_scoring_fails(kitti: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged label does not cost what was predicted."""
+    shutil.copytree(kitti, tmp_path / "kitti")
+    label = tmp_path / "kitti" / "training" / "flow_occ" / "000001_10.png"
+    label.write_bytes(label.read_bytes()[:-50])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def predict(model: Path, source: str, out: Path, **others: Any) -> None:
+        for scene in ("000000", "000001"):
+            write_flo(out / "flo" / "training" / "image_2" / f"{scene}_10.flo", np.zeros((HEIGHT, WIDTH, 2)))
+
+    monkeypatch.setattr("geossl.predict.predict_flow", predict)
+    arguments = ["--data", spec(tmp_path / "kitti"), "--protocol", "kitti2015", "--model", tmp_path / "model"]
+    done = CliRunner().invoke(app, ["evaluate", "flow", *map(str, arguments)])
+    (folder,) = tmp_path.glob("geossl-*")
+    assert done.exit_code == 1 and str(label) in done.stderr
+    assert f"What was predicted is kept: give --predictions {folder} too" in done.stderr
+    assert len(list(folder.rglob("*.flo"))) == 2
+
+
+def test_nothing_stays_where_nothing_was_predicted(
+    kitti: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(model: Path, source: str, out: Path, **others: Any) -> None:
+        (out / "meta.json").write_text("{}")
+        raise ValueError("not finite")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("geossl.predict.predict_flow", predict)
+    with pytest.raises(ValueError, match="not finite") as caught:
+        evaluate_flow(spec(kitti), "kitti2015", model=tmp_path / "model")
+    assert not list(tmp_path.glob("geossl-*")) and not hasattr(caught.value, "__notes__")

@@ -104,6 +104,9 @@ def test_depth_counts_the_frames_that_were_trained_on(street: Path, tmp_path: Pa
         "recordings": {recording: 4},
         "unknown": [],
     }
+    for views in ("source_offsets=[-1,1]", "stereo=true"):  # which images are scored does not depend on them
+        again, _ = evaluated("depth", model, f"{spec},{views}", tmp_path, "--protocol", "native")
+        assert again["row"] == result["row"]
     assert "leaks: 4 of 8 frames trained on" in text
     assert text.count("warning: the model has seen what it is tested on: training uses 4 of 8 test frames") == 1
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from geossl.config import SOURCE_KINDS, AnySource, Data, load_experiment, parse_source
 from geossl.data.build import open_source
-from geossl.data.check import check
+from geossl.data.check import check, find_missing
 from geossl.data.exclude import Exclusion
 from geossl.data.leaks import leaks
-from geossl.data.samples import Sample
+from geossl.data.samples import ALONE, Sample, Wanted
 
 
 def check_data(
@@ -22,7 +22,7 @@ def check_data(
 
     Args:
         spec: `kind:root[,key=value...]`, or a config, of which all sources are looked at as training sees them.
-        limit: Decode about this many samples, evenly spread; None decodes all.
+        limit: Decode about this many samples, evenly spread; None decodes all. Missing files are looked for in all.
         progress: Called with (done, total) images of each source.
 
     Returns:
@@ -40,20 +40,19 @@ def check_data(
         samples, exclusion = open_source(source, data)
         summaries.append(summary(source, samples, exclusion, limit, progress))
         trained += samples
-    for source, data in validation:
-        samples, exclusion = open_source(source, data)
+    for source, wanted in validation:
+        samples, exclusion = open_source(source, wanted)
         row = summary(source, samples, exclusion, limit, progress)
         summaries.append({**row, "leaks": str(leaks(trained, samples))})
     return summaries
 
 
-def sources_of(spec: str) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnySource, Data]]]:
-    """The training and the validation sources, with the views that their samples have."""
+def sources_of(spec: str) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnySource, Wanted]]]:
+    """The training sources (or the one of a specification) and the validation sources, with their samples' views."""
     if spec.partition(":")[0] in SOURCE_KINDS and not Path(spec).is_file():
         return [(parse_source(spec), Data(source_offsets=(), stereo=False))], []
     data = load_experiment(spec).data
-    plain = data.model_copy(update={"source_offsets": (), "stereo": False, "stereo_sources": False})
-    return [(source, data) for source in data.train], [(source, plain) for source in data.validation]
+    return [(source, data) for source in data.train], [(source, ALONE) for source in data.validation]
 
 
 def summary(
@@ -64,8 +63,10 @@ def summary(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """What one source holds."""
+    missing = find_missing(samples)
+    absent = {problem.image for problem in missing}
     looked_at = thinned(samples, limit)
-    problems = check(looked_at, progress)
+    problems = missing + [problem for problem in check(looked_at, progress) if problem.image not in absent]
     clips = Counter(sample.clip for sample in samples)
     sizes = Counter("{}x{}".format(*sample.target.camera.size) for sample in samples)
     labels: Counter[str] = Counter(sample.truth.kind for sample in samples if sample.truth is not None)

@@ -15,11 +15,11 @@ PLAIN_EVERY_S = 10.0
 
 
 def fail(error: BaseException) -> None:
-    """Prints an error as one message on stderr."""
+    """Prints an error, and the notes added to it, as one message on stderr."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {text}", file=sys.stderr)
+    print("\n".join([f"error: {text}", *getattr(error, "__notes__", ())]), file=sys.stderr)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +18,18 @@ from numpy.typing import NDArray
 
 from geossl.commands.console import text_table, to_plain
 from geossl.commands.trained_on import LeakNote, evaluated_samples, leak_note, leaks_of, training_of
-from geossl.config import AnySource, Data, KittiOdometry, parse_source
-from geossl.data.build import build_samples
-from geossl.data.poses import clip_poses
+from geossl.config import AnySource, KittiOdometry, parse_source
+from geossl.data.build import build_targets
+from geossl.data.poses import clip_poses, sequence_poses
 from geossl.data.samples import DataError, Sample
 from geossl.evaluation.depth_protocols import TRUTH_KINDS, DepthProtocol, get_protocol
-from geossl.evaluation.score_files import DepthItem, Kind, read_meta, score_depth_folder, score_trajectory_file
+from geossl.evaluation.score_files import DepthItem, Kind, score_depth_folder, score_trajectory_file
 from geossl.evaluation.trajectory import Alignment, rebase
 from geossl.evaluation.truth import load_depth_truth, load_object_map
 from geossl.formats.atomic import write_text_atomic
+from geossl.formats.files import FileTree
+from geossl.formats.prediction_meta import read_meta
 from geossl.formats.safe_paths import inside
-from geossl.formats.trajectory import read_kitti_trajectory
 from geossl.formats.truth import Truth
 from geossl.inputs import open_source
 
@@ -135,7 +137,7 @@ def depth_items(data: str, protocol: DepthProtocol) -> tuple[list[DepthItem], st
     Raises:
         ValueError: If no image has labels, or the labels are not of the kind that the protocol is defined on.
     """
-    samples = build_samples(parse_source(data), Data(source_offsets=(), stereo=False))
+    samples = build_targets(parse_source(data))
     items, kinds = [], set()
     for sample in samples:
         truth = sample.truth
@@ -205,20 +207,30 @@ def evaluate_pose(
     Raises:
         ValueError: If a trajectory is missing or does not fit.
     """
+    images = [] if data is None else open_source(data)
+    clips = list(dict.fromkeys(image.clip for image in images))
+    # Before anything is predicted, so that missing poses are told at once.
+    of_clips = [] if data is None else true_trajectories(parse_source(data), clips)
+    if predictions is not None and predictions.is_file() and len(of_clips) > 1:
+        named = ", ".join(clip for clip, _ in of_clips[:3]) + (", ..." if len(of_clips) > 3 else "")
+        raise ValueError(
+            f"{predictions} is one trajectory, but {data} has {len(of_clips)} clips with poses ({named}). Choose one "
+            "of them with sequences= or drives=, and cameras=, or give a folder of trajectories."
+        )
     rows: list[dict[str, Any]] = []
     with folder_for(predictions, model) as place:
         if model is not None and data is not None:
             from geossl.predict import predict_pose
 
-            predict_pose(model, data, place, save=("kitti",), device=device, command=command, progress=progress)
+            known = {clip for clip, _ in of_clips}
+            scored = [image for image in images if image.clip in known]
+            predict_pose(model, scored, place, save=("kitti",), device=device, command=command, progress=progress)
         up_to_scale = bool(place.is_dir() and read_meta(place).up_to_scale)
+        pairs: list[tuple[Path, Path | NDArray[np.float64], str]]
         if truth is not None:
-            pairs: list[tuple[Path, Path | NDArray[np.float64], str]] = [(place, truth, place.name)]
+            pairs = [(place, truth, place.name)]
         else:
-            assert data is not None
-            source = parse_source(data)
-            clips = list(dict.fromkeys(image.clip for image in open_source(data)))
-            pairs = [(find_trajectory(place, clip), poses, clip) for clip, poses in true_trajectories(source, clips)]
+            pairs = [(find_trajectory(place, clip), poses, clip) for clip, poses in of_clips]
         for estimate, true_poses, name in pairs:
             for alignment in alignments:
                 row = score_trajectory_file(
@@ -252,17 +264,15 @@ def true_trajectories(source: AnySource, clips: Sequence[str]) -> list[tuple[str
         DataError: If no clip has poses, or they skip frames.
     """
     known = clip_poses(source)
+    tree = FileTree(source.root)
     found = []
     for clip in clips:
         if clip not in known:
             continue
         if not np.array_equal(known[clip].frames, np.arange(len(known[clip].frames))):
             raise DataError(f"the poses of {clip} skip frames; unpack all of the recording's oxts records.")
-        poses = known[clip].T_first_camera
-        unpacked = Path(source.root) / "poses" / f"{Path(clip).parts[1]}.txt"
-        if isinstance(source, KittiOdometry) and unpacked.is_file():
-            poses = read_kitti_trajectory(unpacked)
-        found.append((clip, rebase(poses)))
+        of_camera_0 = sequence_poses(tree, Path(clip).parts[1]) if isinstance(source, KittiOdometry) else None
+        found.append((clip, rebase(known[clip].T_first_camera if of_camera_0 is None else of_camera_0)))
     if not found:
         raise DataError(f"{source.kind} source {source.root} has no poses of its clips {', '.join(clips[:3])}.")
     return found
@@ -276,8 +286,7 @@ def find_trajectory(place: Path, clip: str) -> Path:
     """
     if place.is_file():
         return place
-    parts = Path(clip).parts
-    names = [f"{clip}.kitti.txt", f"{clip}.txt", *(f"{parts[1]}.txt",) * (len(parts) > 1)]
+    names = [f"{clip}.kitti.txt", f"{clip}.txt", *(f"{sequence}.txt" for sequence in Path(clip).parts[1:2])]
     for name in names:
         if inside(place, name).is_file():
             return inside(place, name)
@@ -286,10 +295,22 @@ def find_trajectory(place: Path, clip: str) -> Path:
 
 @contextmanager
 def folder_for(predictions: Path | None, model: Path | None) -> Iterator[Path]:
-    """The folder of predictions, or, for a model's that nobody asked to keep, one that is then removed."""
+    """The folder of predictions, or, for a model's that nobody asked to keep, one that is then removed.
+
+    After an error it stays if it holds predictions, and a note to the error names it.
+    """
     if predictions is not None:
         yield predictions
         return
     assert model is not None
-    with tempfile.TemporaryDirectory(prefix="geossl-") as name:
-        yield Path(name)
+    folder, stays = Path(tempfile.mkdtemp(prefix="geossl-")), False
+    try:
+        yield folder
+    except Exception as error:
+        stays = any(path.name != "meta.json" for path in folder.iterdir())
+        if stays:
+            error.add_note(f"What was predicted is kept: give --predictions {folder} too, to go on from there.")
+        raise
+    finally:
+        if not stays:
+            shutil.rmtree(folder)

@@ -29,6 +29,8 @@ def evaluate_depth(
     require_one(model, predictions)
     if kind not in ("depth", "inverse_depth", "disparity_px"):
         raise typer.BadParameter(f"--kind {kind} should be depth, inverse_depth or disparity_px.")
+    if model is not None and kind != "depth":
+        raise typer.BadParameter(f"--kind {kind} is for files of another method; with --model they hold depth.")
     from geossl.commands.evaluate import evaluate_depth as run
 
     with progress_bar("predicting depth", quiet=model is None) as progress:
@@ -161,7 +163,7 @@ def evaluate_encoder(
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """Compare encoders as they are: retrieval, spread, a linear probe of depth, and places found again."""
+    """Compare encoders as they are: retrieval, spread, linear probes of depth and normals, and places found again."""
     width, height = (None, None) if size is None else image_size(size)
     from geossl.commands.evaluate_encoder import evaluate_encoder as run
 

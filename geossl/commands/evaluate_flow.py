@@ -10,9 +10,9 @@ import numpy as np
 
 from geossl.commands.evaluate import Progress, Result, folder_for
 from geossl.commands.trained_on import leaks_of
-from geossl.config import AnySource, Data, parse_source
-from geossl.data.build import build_samples
-from geossl.data.samples import DataError, Sample
+from geossl.config import AnySource, parse_source
+from geossl.data.build import build_targets
+from geossl.data.samples import DataError, Sample, Wanted
 from geossl.evaluation.flow import FlowScores
 from geossl.evaluation.flow_baselines import BASELINES, baseline_flow
 from geossl.evaluation.flow_files import FlowItem, score_flow_folder, score_flow_items
@@ -75,7 +75,7 @@ def flow_items(source: AnySource) -> list[FlowItem]:
     Raises:
         DataError: If there are none.
     """
-    samples = build_samples(_alone(source), Data(source_offsets=(), stereo=False))
+    samples = build_targets(source)
     items = [
         FlowItem(sample.name, partial(load_flow_truth, sample.flow_truth))
         for sample in samples
@@ -96,7 +96,7 @@ def score_baseline(
     Raises:
         DataError: If a labelled image's next one is not there.
     """
-    pairs = build_samples(_alone(source, 1), Data(source_offsets=(), stereo=False))
+    pairs = build_targets(source, Wanted(offsets=(1,)))
     by_name = {sample.name: sample for sample in pairs}
     alone = [item.name for item in items if item.name not in by_name]
     if alone:
@@ -110,11 +110,6 @@ def score_baseline(
 
     details: dict[str, Any] = {"predictions": f"{name}, computed on the same frames"}
     return score_flow_items(items, load, protocol, details=details, progress=progress)
-
-
-def _alone(source: AnySource, *offsets: int) -> AnySource:
-    """The source with these images beside its targets, whatever it says itself."""
-    return source.model_copy(update={"source_offsets": offsets, "stereo": False})
 
 
 def _grey_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from geossl.commands.evaluate import Progress, Result, folder_for
 from geossl.commands.trained_on import leaks_of
-from geossl.config import AnySource, Data, parse_source
-from geossl.data.build import build_samples
+from geossl.config import AnySource, parse_source
+from geossl.data.build import build_targets
 from geossl.data.samples import DataError
 from geossl.evaluation.scene_flow_files import (
     FOLDERS,
@@ -18,7 +18,7 @@ from geossl.evaluation.scene_flow_files import (
     score_scene_flow_folder,
 )
 from geossl.evaluation.scene_flow_truth import load_scene_flow_truth
-from geossl.evaluation.score_files import read_meta
+from geossl.formats.prediction_meta import read_meta
 
 
 def evaluate_scene_flow(
@@ -75,8 +75,7 @@ def scene_flow_items(source: AnySource, protocol: str) -> list[SceneFlowItem]:
     Raises:
         DataError: If there are none, or their truth is not what the protocol is defined on.
     """
-    alone = source.model_copy(update={"source_offsets": (), "stereo": False})
-    samples = build_samples(alone, Data(source_offsets=(), stereo=False))
+    samples = build_targets(source)
     truths = {sample.name: t for sample in samples if (t := sample.scene_flow_truth) is not None}
     where = f"{source.kind} source {source.root}"
     if not truths:

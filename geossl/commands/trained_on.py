@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geossl.config import AnySource, Data
-from geossl.data.build import build_samples
+from geossl.config import AnySource
+from geossl.data.build import build_samples, build_targets
 from geossl.data.leaks import NEAR_FRAMES, Leaks, leaks
 from geossl.data.samples import Sample
 
@@ -105,5 +105,4 @@ def leaks_of(model: str | Path, source: AnySource, names: Iterable[str]) -> Leak
 def evaluated_samples(source: AnySource, names: Iterable[str] | None = None) -> list[Sample]:
     """The target frames of a source; only those of the given names, where some are given."""
     wanted = None if names is None else frozenset(names)
-    samples: Sequence[Sample] = build_samples(source, Data(source_offsets=(), stereo=False))
-    return [sample for sample in samples if wanted is None or sample.name in wanted]
+    return [sample for sample in build_targets(source) if wanted is None or sample.name in wanted]

@@ -171,6 +171,8 @@ def _load_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base {base!r} should be one config's file or name.")
     beside = path.parent / base
     return merge(_load_with_bases(beside if beside.is_file() else find_config(base), (*seen, path)), values)
 

@@ -16,10 +16,10 @@ from geossl.data import flying_chairs, folder, kitti_odometry, kitti_raw, kitti_
 from geossl.data.dataset import SampleDataset, collate_readable
 from geossl.data.exclude import Exclusion, without_benchmarks
 from geossl.data.sampler import HomogeneousBatchSampler
-from geossl.data.samples import DataError, Sample
+from geossl.data.samples import ALONE, DataError, Sample, Wanted
 from geossl.types import Batch
 
-KINDS: Mapping[str, Callable[[Any, Data], list[Sample]]] = {
+KINDS: Mapping[str, Callable[[Any, Data | Wanted], list[Sample]]] = {
     "kitti_raw": kitti_raw.samples,
     "kitti_odometry": kitti_odometry.samples,
     "kitti_stereo": kitti_stereo.samples,
@@ -46,8 +46,20 @@ def build_samples(source: AnySource, data: Data, group: int = 0) -> list[Sample]
     return open_source(source, data, group)[0]
 
 
-def open_source(source: AnySource, data: Data, group: int = 0) -> tuple[list[Sample], Exclusion | None]:
-    """As `build_samples`, with what the source's `exclude` left out, to be printed; None where nothing was."""
+def build_targets(source: AnySource, wanted: Wanted = ALONE, group: int = 0) -> list[Sample]:
+    """The samples of one source with the wanted views and no others, whatever the source says itself.
+
+    What is predicted, scored and compared goes by the targets: a view that nobody looks at would leave out those that
+    lack it, a clip's first and last, say.
+
+    Raises:
+        DataError, FileNotFoundError: As `build_samples`.
+    """
+    return open_source(source, wanted, group)[0]
+
+
+def open_source(source: AnySource, data: Data | Wanted, group: int = 0) -> tuple[list[Sample], Exclusion | None]:
+    """As `build_samples` or `build_targets`, with what the source's `exclude` left out, to be printed, or None."""
     samples = [replace(sample, group=group) for sample in KINDS[source.kind](source, data)]
     return without_benchmarks(source, samples)
 

@@ -89,7 +89,11 @@ def problems_text(problems: Sequence[Problem], lost: int, total: int) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """An error's reason, for a message that names the file or not."""
-    if isinstance(error, FileNotFoundError) and error.strerror:
-        return f"does not exist: {error.filename}"
+    """Why a file cannot be read, without the file's name where the error has it apart."""
+    if isinstance(error, FormatError):
+        return error.reason
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error)

@@ -99,9 +99,9 @@ class SampleDataset(Dataset[Batch]):
             return self._load(sample, index)
         except (OSError, FormatError) as error:
             if self.on_error == "raise":
-                raise UnreadableError(f"sample {sample.name} cannot be read: {reason_of(error)}") from None
+                raise UnreadableError(f"sample {sample.name} cannot be read: {error}") from None
             self._unreadable[index] = True
-            warnings.warn(f"skipped sample {sample.name}: {reason_of(error)}", stacklevel=2)
+            warnings.warn(f"skipped sample {sample.name}: {error}", stacklevel=2)
             return _nothing(sample, index, self.height, self.width)
 
     def image(self, view: View) -> Tensor:
@@ -138,8 +138,11 @@ class SampleDataset(Dataset[Batch]):
         return decode_view(self._reader, view, self.height, self.width)
 
     def _load(self, sample: Sample, index: int) -> Batch:
+        # In the order of a recording, so that a video is read onwards.
+        images = {view.image: self.image(view) for view in sorted(sample.views, key=lambda view: view.frame)}
+
         def frame(view: View) -> Frame:
-            image = self.image(view)[None]
+            image = images[view.image][None]
             K = resized_K(view.camera.K, view.camera.size, self.height, self.width)
             return Frame(image, image, torch.from_numpy(K).float()[None])
 

@@ -26,7 +26,7 @@ SPLIT_WORDS = {"train": "1", "val": "2"}
 NAMINGS = (("{}_img1.ppm", "{}_img2.ppm", "{}_flow.flo"), ("{}-img0.png", "{}-img1.png", "{}-gt.flo"))
 
 
-def samples(source: FlyingChairs, data: Data) -> list[Sample]:
+def samples(source: FlyingChairs, data: Data | Wanted) -> list[Sample]:
     """The samples of a FlyingChairs source, in order of the pairs' numbers; targets are frames 0 of clips of two.
 
     Raises:

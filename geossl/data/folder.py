@@ -1,4 +1,4 @@
-"""A folder of images of one camera, optionally with the right camera's folder; and loose images for prediction.
+"""A folder of images of one camera, optionally with the right camera's folder.
 
 root/000001.jpg, ...            one clip, in natural name order (2 before 10), or
 root/monday/000001.jpg, ...     every subfolder with images is a clip of its own
@@ -9,7 +9,6 @@ root/intrinsics.json            {"fx": ..., "fy": ..., "cx": ..., "cy": ...} or 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ from geossl.data.samples import (
     Clip,
     DataError,
     Sample,
-    View,
     Wanted,
     clip_samples,
     make_camera,
@@ -31,11 +29,11 @@ from geossl.data.samples import (
 )
 from geossl.formats.files import FileRef
 
-IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 GUESSED_FIELD_OF_VIEW_DEG = 60.0
 
 
-def samples(source: Folder, data: Data) -> list[Sample]:
+def samples(source: Folder, data: Data | Wanted) -> list[Sample]:
     """The samples of a folder of images.
 
     Raises:
@@ -71,32 +69,6 @@ def samples(source: Folder, data: Data) -> list[Sample]:
         if count
         else f"it holds no images ({', '.join(IMAGES)}), nor do its subfolders.",
     )
-
-
-def image_samples(
-    paths: Sequence[str | Path], intrinsics: tuple[float, float, float, float] | None = None
-) -> list[Sample]:
-    """Samples of single images, of any sizes, to predict from.
-
-    Args:
-        paths: Image files.
-        intrinsics: fx, fy, cx, cy in pixels; None guesses a field of view of 60 degrees and says so in
-            `target.camera.known`. A prediction of depth hardly depends on it, a point cloud does.
-
-    Raises:
-        FileNotFoundError, FormatError: If an image cannot be read.
-    """
-    files = [Path(path) for path in paths]
-    common = Path(os.path.commonpath([path.parent.absolute() for path in files])) if files else Path()
-    found = []
-    for i, path in enumerate(files):
-        image = ImageRef(FileRef(str(path)))
-        size = image_size(image)
-        camera = guessed_camera(size) if intrinsics is None else make_camera(matrix(intrinsics), size, str(path))
-        name = path.absolute().relative_to(common).with_suffix("").as_posix()
-        clip = path.absolute().parent.relative_to(common).as_posix()
-        found.append(Sample(name, clip, i, View(image, camera, str(path.parent), i)))
-    return found
 
 
 def guessed_camera(size: tuple[int, int]) -> Camera:
@@ -159,10 +131,11 @@ def natural_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {folder} does not exist.")
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(found, key=lambda path: natural_order(path.name))
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts frame_2 before frame_10."""
     pieces = re.split(r"(\d+)", name)
     return [(1, int(p), p) if p.isdigit() else (0, 0, p.lower()) for p in pieces]
 
@@ -171,7 +144,8 @@ def _clips(root: Path, exclude: Path | None) -> dict[str, list[Path]]:
     """Relative folder -> its images, for every folder below the root that has some."""
     folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
     if exclude is not None:
-        folders = [path for path in folders if exclude != path and exclude not in path.parents]
+        out = exclude.resolve()
+        folders = [path for path in folders if not path.resolve().is_relative_to(out)]
     found = {path.relative_to(root).as_posix(): natural_images(path) for path in folders}
     return {name: paths for name, paths in found.items() if paths}
 

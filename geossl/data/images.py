@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +40,37 @@ class ImageRef:
         return str(self.file) if self.frame is None else f"{self.file} frame {self.frame}"
 
 
-class ImageReader:
-    """Decodes images; keeps the videos it reads open, each process its own."""
+class InTurn:
+    """A lock that threads get in the order in which they ask."""
 
     def __init__(self) -> None:
-        self._videos: dict[tuple[int, str], Video] = {}
+        self._mutex = threading.Lock()
+        self._turns: deque[threading.Lock] = deque()  # the first holds it; each is released when its turn comes
+
+    def __enter__(self) -> None:
+        turn = threading.Lock()
+        turn.acquire()
+        with self._mutex:
+            self._turns.append(turn)
+            waits = len(self._turns) > 1
+        if waits:
+            turn.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        with self._mutex:
+            self._turns.popleft()
+            if self._turns:
+                self._turns[0].release()
+
+
+class ImageReader:
+    """Decodes images; keeps the videos it reads open, each process its own.
+
+    Threads get a video in turn: a plain lock would let one overtake the other, and each time send the video back.
+    """
+
+    def __init__(self) -> None:
+        self._videos: dict[tuple[int, str], tuple[Video, InTurn]] = {}
         self._lock = threading.Lock()
 
     def read(self, image: ImageRef) -> np.ndarray:
@@ -58,8 +85,10 @@ class ImageReader:
         key = (os.getpid(), image.file.path)
         with self._lock:
             if key not in self._videos:
-                self._videos[key] = Video(image.file.path)
-            return self._videos[key].read(image.frame)
+                self._videos[key] = Video(image.file.path), InTurn()
+            video, turn = self._videos[key]
+        with turn:
+            return video.read(image.frame)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -19,7 +19,7 @@ from geossl.formats.truth import Truth
 PARTNER = {"image_0": "image_1", "image_1": "image_0", "image_2": "image_3", "image_3": "image_2"}
 
 
-def samples(source: KittiOdometry, data: Data) -> list[Sample]:
+def samples(source: KittiOdometry, data: Data | Wanted) -> list[Sample]:
     """The samples of a KITTI odometry source; without `cameras` each sequence gives its colour pair, else its grey.
 
     Raises:

@@ -81,7 +81,7 @@ class Recordings:
         return self._calibrations[date]
 
 
-def samples(source: KittiRaw, data: Data) -> list[Sample]:
+def samples(source: KittiRaw, data: Data | Wanted) -> list[Sample]:
     """The samples of a KITTI raw source.
 
     A drive without one of `cameras` gives those it has; an image that a list names but that does not exist stays in
@@ -93,7 +93,7 @@ def samples(source: KittiRaw, data: Data) -> list[Sample]:
     """
     recordings = Recordings(FileTree(source.root))
     wanted = Wanted.of(source, data)
-    drives = _chosen_drives(source, recordings)
+    drives = chosen_drives(source, recordings)
     entries = _entries(source, recordings, drives)
     make_clips = _clip_maker(source, recordings)
     found: list[Sample] = []
@@ -142,7 +142,12 @@ def _found_instead(source: KittiRaw, recordings: Recordings, wanted: Wanted) -> 
     )
 
 
-def _chosen_drives(source: KittiRaw, recordings: Recordings) -> set[str]:
+def chosen_drives(source: KittiRaw, recordings: Recordings) -> set[str]:
+    """The drives (without `_sync`) that a source takes.
+
+    Raises:
+        DataError: If one is not there; names the closest.
+    """
     if source.drives is None:
         return set(recordings.drives)
     chosen = [name.rpartition("/")[2].removesuffix("_sync") for name in source.drives]

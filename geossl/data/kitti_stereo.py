@@ -11,7 +11,7 @@ The multi-view extension adds images _00 to _20 beside these. Labels belong to t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ DAYS = {
 }
 
 
-def samples(source: KittiStereo, data: Data) -> list[Sample]:
+def samples(source: KittiStereo, data: Data | Wanted) -> list[Sample]:
     """The samples of a KITTI 2012 or 2015 source.
 
     Raises:
@@ -118,11 +118,11 @@ def _clip(
     """One scene of one camera, with the other camera beside it."""
     images = scenes[side][scene]
     size = image_size(next(iter(images.values()))[1])
-    calibration = _calibration(tree, source, layout, scene, size)
     recording, first = kitti_stereo_frames().get(
         (source.year, source.subset, scene), (f"kitti_{source.year}_{source.subset}_{scene}", REFERENCE)
     )
     numbers = [CAMERA_NUMBERS[folder.rpartition("/")[2]] for folder in pair]
+    calibration = _calibration(tree, source, layout, scene, size, numbers)
     clips = []
     for i in (side, 1 - side):
         camera = make_camera(calibration.K(numbers[i]), size, f"{calibration.where} camera {numbers[i]}")
@@ -140,10 +140,16 @@ def _clip(
 
 
 def _calibration(
-    tree: FileTree, source: KittiStereo, layout: Layout, scene: str, size: tuple[int, int]
+    tree: FileTree, source: KittiStereo, layout: Layout, scene: str, size: tuple[int, int], numbers: Sequence[int]
 ) -> Calibration:
     if source.calibration == "by_size":
-        return calibration_by_size(size, f"{tree.root} scene {scene}")
+        found = calibration_by_size(size, f"{tree.root} scene {scene}")
+        if not found.cameras.keys() >= set(numbers):
+            raise DataError(
+                f"{tree.root} scene {scene}: calibration: by_size knows the colour cameras, but these are the grey "
+                f"ones. Unpack {' and '.join(layout.pairs[0])}, or {layout.calibration}/ and set calibration: files."
+            )
+        return found
     where = tree.expect(f"{source.subset}/{layout.calibration}/{scene}.txt")
     if not where.exists():
         raise FileNotFoundError(

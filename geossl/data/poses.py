@@ -8,11 +8,11 @@ import numpy as np
 
 from geossl.config import AnySource, KittiOdometry, KittiRaw
 from geossl.data.kitti_odometry import PARTNER, read_sequence_calibration
-from geossl.data.kitti_raw import Recordings
+from geossl.data.kitti_raw import Recordings, chosen_drives, numbered_images
 from geossl.data.samples import DataError
-from geossl.formats.errors import FormatError
 from geossl.formats.files import FileTree
 from geossl.formats.oxts import camera_poses, oxts_poses, parse_oxts
+from geossl.formats.trajectory import parse_kitti_trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,32 +50,46 @@ def _odometry_poses(source: KittiOdometry) -> dict[str, ClipPoses]:
     tree = FileTree(source.root)
     found = {}
     for sequence in source.sequences:
-        ref = tree.find(f"poses/{sequence}.txt")
-        if ref is None:
+        T_first0_cam0 = sequence_poses(tree, sequence)
+        if T_first0_cam0 is None:
             continue
-        T_first0_cam0 = _parse_poses(ref.read_text(), str(ref))
         calibration = read_sequence_calibration(tree, sequence)
         for camera in PARTNER:
             clip = f"sequences/{sequence}/{camera}"
-            files = tree.files(clip)
-            if files:
-                last = max(int(name.rpartition(".")[0]) for name in files if name.rpartition(".")[0].isdigit())
+            images = numbered_images(tree.files(clip), clip)
+            if images:
+                last = max(images)
                 if last >= len(T_first0_cam0):
-                    raise DataError(f"{ref} has {len(T_first0_cam0)} poses, but {clip} has frame {last}.")
+                    where = tree.expect(_poses_file(sequence))
+                    raise DataError(f"{where} has {len(T_first0_cam0)} poses, but {clip} has frame {last}.")
                 T_camera_cam0 = calibration.T_a_b(camera, 0)
                 poses = T_camera_cam0 @ T_first0_cam0 @ np.linalg.inv(T_camera_cam0)
                 found[clip] = ClipPoses(np.arange(len(poses)), poses)
     return found
 
 
+def sequence_poses(tree: FileTree, sequence: str) -> np.ndarray | None:
+    """(N, 4, 4) T_first_camera of camera 0, the numbers of a KITTI odometry sequence's file; None if it is not there.
+
+    Raises:
+        FormatError: If the file cannot be read.
+    """
+    ref = tree.find(_poses_file(sequence))
+    return None if ref is None else parse_kitti_trajectory(ref.read_text(), str(ref))
+
+
+def _poses_file(sequence: str) -> str:
+    return f"poses/{sequence}.txt"
+
+
 def _raw_poses(source: KittiRaw) -> dict[str, ClipPoses]:
     recordings = Recordings(FileTree(source.root))
-    chosen = None if source.drives is None else {name.removesuffix("_sync") for name in source.drives}
+    chosen = chosen_drives(source, recordings)
     found = {}
     for drive, folder in recordings.drives.items():
         records = recordings.tree.files(f"{folder}/oxts/data")
         refs = {int(name[:-4]): ref for name, ref in records.items() if name[:-4].isdigit() and name.endswith(".txt")}
-        if not refs or (chosen is not None and drive not in chosen):
+        if not refs or drive not in chosen:
             continue
         T_world_imu = oxts_poses([parse_oxts(ref.read_text(), str(ref)) for ref in refs.values()])
         calibration = recordings.calibration(drive[:10])
@@ -84,16 +98,3 @@ def _raw_poses(source: KittiRaw) -> dict[str, ClipPoses]:
                 poses = camera_poses(T_world_imu, calibration.T_camera_imu(camera))
                 found[f"{folder}/{camera}"] = ClipPoses(np.array(list(refs)), poses)
     return found
-
-
-def _parse_poses(text: str, where: str) -> np.ndarray:
-    """(N, 4, 4) of a KITTI poses file's text."""
-    try:
-        rows = np.array([[float(word) for word in line.split()] for line in text.splitlines() if line.strip()])
-    except ValueError as error:
-        raise FormatError(where, f"is no file of poses ({error}).") from None
-    if rows.ndim != 2 or rows.shape[1] != 12 or not np.isfinite(rows).all():
-        raise FormatError(where, "should hold 12 finite numbers a line.")
-    poses = np.tile(np.eye(4), (len(rows), 1, 1))
-    poses[:, :3] = rows.reshape(-1, 3, 4)
-    return poses

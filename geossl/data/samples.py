@@ -68,6 +68,7 @@ class Sample:
         truth: Where the target's depth or disparity lies, if it is known. Batches never hold labels.
         flow_truth: Where the flow from the target to the next image (offset +1) lies, if it is known.
         scene_flow_truth: Where the scene flow to the next image lies, if it is known.
+        near: Further views of the clip by time step from the target, where they exist; batches do not hold them.
         group: Which source it came from; a batch holds samples of one group.
     """
 
@@ -83,6 +84,7 @@ class Sample:
     truth: Truth | None = None
     flow_truth: FlowTruth | None = None
     scene_flow_truth: SceneFlowTruth | None = None
+    near: Mapping[int, View] = field(default_factory=dict)
     group: int = 0
 
     @property
@@ -94,19 +96,33 @@ class Sample:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The views that a source's samples should have, its own settings before those of the data section."""
+    """The views that a source's samples should have.
+
+    Attributes:
+        offsets: Time steps of the source views; a frame without one of them gives no sample.
+        stereo: Whether to have the other camera.
+        stereo_sources: Whether to have it at the sources' times too.
+        near: Time steps of views to have where they exist.
+    """
 
     offsets: tuple[int, ...] = ()
     stereo: bool = False
     stereo_sources: bool = False
+    near: tuple[int, ...] = ()
 
     @staticmethod
-    def of(source: Source, data: Data) -> Wanted:
+    def of(source: Source, data: Data | Wanted) -> Wanted:
+        """What is wanted, or, of a data section, what it says where the source says nothing itself."""
+        if isinstance(data, Wanted):
+            return data
         offsets = data.source_offsets if source.source_offsets is None else source.source_offsets
         if 0 in offsets or len(set(offsets)) != len(offsets):
             raise DataError(f"source_offsets {list(offsets)} should be distinct and not 0, e.g. [-1, 1].")
         stereo = data.stereo if source.stereo is None else source.stereo
         return Wanted(offsets, stereo, data.stereo_sources and stereo and bool(offsets))
+
+
+ALONE = Wanted()  # a target without other views
 
 
 @dataclass(eq=False)
@@ -196,6 +212,7 @@ def clip_samples(clip: Clip, wanted: Wanted, frames: Iterable[int] | None = None
                 truth=clip.truth(frame),
                 flow_truth=clip.flow_truth(frame),
                 scene_flow_truth=clip.scene_flow_truth(frame),
+                near={step: clip.view(frame + step) for step in wanted.near if frame + step in clip.images},
             )
         )
     return samples

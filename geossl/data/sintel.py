@@ -20,7 +20,7 @@ from geossl.formats.files import FileTree
 from geossl.formats.truth import FlowTruth
 
 
-def samples(source: Sintel, data: Data) -> list[Sample]:
+def samples(source: Sintel, data: Data | Wanted) -> list[Sample]:
     """The samples of a Sintel source: of each pass in turn, its scenes by name.
 
     Raises:

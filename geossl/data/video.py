@@ -16,7 +16,7 @@ from geossl.formats.errors import FormatError
 from geossl.formats.files import FileRef
 
 
-def samples(source: VideoSource, data: Data) -> list[Sample]:
+def samples(source: VideoSource, data: Data | Wanted) -> list[Sample]:
     """The samples of a video; `source_offsets` count the frames that are taken.
 
     Raises:

@@ -142,40 +142,28 @@ PROTOCOLS: dict[str, DepthProtocol] = {
 }
 
 
-def get_protocol(
-    name: str, *, scaling: str | float | None = None, crop: str | None = None, cap_m: float | None = None
-) -> DepthProtocol:
-    """The protocol of that name, with choices of the user's own; a changed protocol says so in its name.
+def get_protocol(name: str, *, scaling: str | float | None = None) -> DepthProtocol:
+    """The protocol of that name, with another scaling where one is given.
 
     Args:
         name: One of `PROTOCOLS`.
         scaling: "none", "median", or a factor such as 5.4 (a number or its text).
-        crop: One of `CROPS`.
-        cap_m: Largest depth in metres, for truth and prediction.
 
     Raises:
         ValueError: If a name is unknown; names the closest.
     """
     check_protocol_name(name, PROTOCOLS)
-    published = protocol = PROTOCOLS[name]
+    protocol = PROTOCOLS[name]
+    if scaling is None:
+        return protocol
     if scaling == "none":
-        protocol = replace(protocol, scaling="none")
-    elif scaling == "median":
-        protocol = replace(protocol, scaling="median")
-    elif scaling is not None:
-        try:
-            protocol = replace(protocol, scaling="factor", factor=float(scaling))
-        except ValueError:
-            raise ValueError(f"scaling '{scaling}' should be none, median or a positive factor such as 5.4.") from None
-    if crop is not None:
-        protocol = replace(protocol, crop=crop)
-    if cap_m is not None:
-        low = (protocol.truth_range or (1e-3, 0))[0]
-        if not cap_m > low:
-            raise ValueError(f"cap_m {cap_m} should be above {low} m.")
-        protocol = replace(protocol, truth_range=(low, cap_m), clip=((protocol.clip or (1e-3, 0))[0], cap_m))
-    changed = replace(protocol, scaling=published.scaling, factor=published.factor) != published
-    return replace(protocol, name=f"{name} (changed)") if changed else protocol
+        return replace(protocol, scaling="none")
+    if scaling == "median":
+        return replace(protocol, scaling="median")
+    try:
+        return replace(protocol, scaling="factor", factor=float(scaling))
+    except ValueError:
+        raise ValueError(f"scaling '{scaling}' should be none, median or a positive factor such as 5.4.") from None
 
 
 def crop_bounds(crop: str, height: int, width: int) -> tuple[slice, slice]:

@@ -245,14 +245,16 @@ def score_flow_image(
     if not labels.valid.any():
         return None
 
-    estimated = np.isfinite(resize_flow(prediction, height, width)).all(axis=2) & labels.valid
+    flow = resize_flow(prediction, height, width)
+    estimated = np.isfinite(flow).all(axis=2) & labels.valid
     lacking = int(labels.valid.sum()) - int(estimated.sum())
     if lacking and missing == "error":
         raise ValueError(
             f"{name}: {lacking} of {int(labels.valid.sum())} scored pixels have no estimate (NaN, infinite, unknown "
             "or marked invalid). Estimate them, or fill them from the background (--fill-missing), as KITTI does."
         )
-    flow = resize_flow(fill_flow(prediction) if lacking else prediction, height, width)
+    if lacking:
+        flow = resize_flow(fill_flow(prediction), height, width)
     seen = labels.flow if labels.visible_flow is None else labels.visible_flow
     counts = {
         region: _count(flow[where], (seen if region.startswith("noc") else labels.flow)[where])

@@ -55,10 +55,9 @@ def load_flow_truth(truth: FlowTruth) -> FlowLabels:
     if truth.kind == "street":
         labels = decode_labels(truth.flow.read(), where)
         flow = np.ascontiguousarray(labels.flow.transpose(1, 2, 0))  # (H, W, 2)
-        valid = labels.flow_valid_occ & np.isfinite(flow).all(axis=2)
         return FlowLabels(
             of_image_size(flow, truth.size, truth.flow),
-            valid,
+            labels.flow_valid_occ,
             labels.visible_next,
             np.where(labels.static, 0, labels.objects),
         )

@@ -6,9 +6,8 @@ DIR/<name>.png, as depth, inverse depth or disparity).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +19,7 @@ from geossl.evaluation.trajectory import Alignment, score_trajectory
 from geossl.formats.errors import FormatError
 from geossl.formats.kitti_png import read_depth_png
 from geossl.formats.npy import read_npy
+from geossl.formats.prediction_meta import PredictionMeta, read_meta
 from geossl.formats.safe_paths import inside
 from geossl.formats.trajectory import read_indexed_kitti_trajectory, read_kitti_trajectory
 
@@ -41,41 +41,6 @@ class DepthItem(NamedTuple):
     load_truth: Callable[[], np.ndarray]
     fx_baseline: float | None = None
     load_objects: Callable[[], np.ndarray | None] | None = None
-
-
-@dataclass(frozen=True)
-class PredictionMeta:
-    """What meta.json says of a folder of predictions; all None for a foreign folder without one.
-
-    Attributes:
-        up_to_scale: True if the model has no metres.
-        flip: Whether predictions are averaged with the mirrored image's.
-        values: The whole file.
-    """
-
-    up_to_scale: bool | None = None
-    flip: bool | None = None
-    values: dict[str, Any] | None = None
-
-
-def read_meta(predictions: str | Path) -> PredictionMeta:
-    """Reads OUT/meta.json; a folder without one is another method's.
-
-    Raises:
-        FormatError: If it is there but cannot be read.
-    """
-    path = Path(predictions) / "meta.json"
-    if not path.is_file():
-        return PredictionMeta()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(path, f"is not readable json: {error}. Predict again.") from None
-    if not isinstance(values, dict):
-        raise FormatError(path, f"should hold an object, not a {type(values).__name__}. Predict again.")
-    units, flip = values.get("units"), values.get("flip_postprocessing")
-    up_to_scale = None if units is None else units == "up_to_scale"
-    return PredictionMeta(up_to_scale, flip if isinstance(flip, bool) else None, values)
 
 
 def find_prediction(predictions: str | Path, name: str) -> Path | None:

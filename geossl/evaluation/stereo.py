@@ -7,7 +7,7 @@ pixels over all images and divides at the end (`pooled`); some papers average ea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,25 +74,6 @@ class D1Counts:
         return _percent(self.pixels_estimated, self.pixels_all)
 
 
-@dataclass(frozen=True)
-class D1Scores:
-    """D1 of a set of images in percent, and how it was averaged.
-
-    Attributes:
-        percent: By region, as `D1Counts.percent`.
-        pooling: pooled or per_image.
-        images: Number of images.
-        interpolated: Whether missing estimates were filled from the background before counting.
-        counts: Each image's.
-    """
-
-    percent: dict[str, float]
-    pooling: str
-    images: int
-    interpolated: bool
-    counts: tuple[D1Counts, ...]
-
-
 def disparity_outliers(estimate_px: np.ndarray, truth_px: np.ndarray, *, strict: bool = True) -> np.ndarray:
     """bool, True where the error is over 3 px and over 5 % of the truth (`strict`), or at least that.
 
@@ -150,27 +131,6 @@ def count_d1(
         pixels_estimated=int((estimated & known).sum()),
         has_objects=objects is not None,
     )
-
-
-def score_d1(
-    estimates_px: Iterable[np.ndarray],
-    truths_px: Iterable[np.ndarray],
-    objects: Sequence[np.ndarray | None] | None = None,
-    *,
-    pooling: Literal["pooled", "per_image"] = "pooled",
-    interpolate: bool = True,
-) -> D1Scores:
-    """D1 of a set of images; arguments as `count_d1`, one of each per image.
-
-    Raises:
-        ValueError: If shapes or numbers of images differ, or there is no image.
-    """
-    counts = []
-    for i, (estimate, truth) in enumerate(zip(estimates_px, truths_px, strict=True)):
-        counts.append(count_d1(estimate, truth, None if objects is None else objects[i], interpolate=interpolate))
-    if not counts:
-        raise ValueError("there are no disparity maps to score.")
-    return D1Scores(average_d1(counts, pooling), pooling, len(counts), interpolate, tuple(counts))
 
 
 def average_d1(counts: Sequence[D1Counts], pooling: Literal["pooled", "per_image"]) -> dict[str, float]:

@@ -116,10 +116,6 @@ class Calibration:
         return self.T_camera_velo(camera) @ self.T_velo_imu
 
 
-KittiRawCalibration = Calibration
-OdometryCalibration = Calibration
-
-
 def camera_number(camera: int | str) -> int:
     """2 for 2, `image_02` or `image_2`.
 

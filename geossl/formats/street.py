@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -106,8 +107,8 @@ class FrameLabels:
 
     @property
     def flow_valid_occ(self) -> Bools:
-        """(H, W) bool, pixels whose flow is known, hidden or not (KITTI's flow_occ)."""
-        return self.valid
+        """(H, W) bool, pixels whose flow is known: on surfaces that stay in front, hidden or not (as flow_occ)."""
+        return self.valid & (self._next[2] > 0)
 
     @property
     def flow_valid_noc(self) -> Bools:
@@ -190,5 +191,5 @@ def decode_labels(data: bytes, where: str) -> FrameLabels:
         visible = arrays.pop("visible")
         seen = {name: (visible >> bit & 1).astype(bool) for bit, name in enumerate(_BITS)}
         return FrameLabels(**arrays, **seen)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise FormatError(where, f"is not a label file of the synthetic street: {error}") from None

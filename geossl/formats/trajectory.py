@@ -21,14 +21,12 @@ def read_kitti_trajectory(path: str | Path) -> np.ndarray:
             such a file with `read_indexed_kitti_trajectory`.
         OSError: If the file cannot be opened.
     """
-    frames, poses = read_indexed_kitti_trajectory(path)
-    if not np.array_equal(frames, np.arange(len(frames))):
-        raise FormatError(
-            path,
-            f"holds {len(frames)} poses of frames {frames[0]} to {frames[-1]}: its index column skips frames. "
-            "Read it with read_indexed_kitti_trajectory.",
-        )
-    return poses
+    return _consecutive(path, *read_indexed_kitti_trajectory(path))
+
+
+def parse_kitti_trajectory(text: str, where: str) -> np.ndarray:
+    """As `read_kitti_trajectory`, from the text of a file; `where` names it in messages."""
+    return _consecutive(where, *_indexed(text, where))
 
 
 def read_indexed_kitti_trajectory(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -42,13 +40,7 @@ def read_indexed_kitti_trajectory(path: str | Path) -> tuple[np.ndarray, np.ndar
         FormatError: If a line has neither 12 nor 13 numbers, or the frame numbers do not increase.
         OSError: If the file cannot be opened.
     """
-    rows = _read_numbers(path, columns=(12, 13))
-    frames = np.arange(len(rows))
-    if rows.shape[1] == 13:
-        frames = rows[:, 0].astype(np.int64)
-        if (frames != rows[:, 0]).any() or (np.diff(frames) <= 0).any() or frames[0] < 0:
-            raise FormatError(path, "has 13 columns, but the first does not hold increasing frame numbers.")
-    return frames, _from_3x4(rows[:, -12:])
+    return _indexed(_read_text(path), path)
 
 
 def write_kitti_trajectory(path: str | Path, poses: np.ndarray, frames: np.ndarray | None = None) -> None:
@@ -72,7 +64,7 @@ def read_tum_trajectory(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         FormatError: If a line has not 8 numbers or a quaternion is zero.
         OSError: If the file cannot be opened.
     """
-    rows = _read_numbers(path, columns=(8,))
+    rows = _parse_numbers(_read_text(path), path, columns=(8,))
     norms = np.linalg.norm(rows[:, 4:], axis=1)
     if not (norms > 1e-6).all():
         raise FormatError(path, f"has a zero quaternion at pose {int(np.argmin(norms))}; expected qx qy qz qw.")
@@ -124,13 +116,36 @@ def quaternion_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return np.where(quaternion[:, 3:] < 0, -quaternion, quaternion)
 
 
-def _read_numbers(path: str | Path, columns: tuple[int, ...]) -> np.ndarray:
+def _consecutive(where: str | Path, frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    if not np.array_equal(frames, np.arange(len(frames))):
+        raise FormatError(
+            where,
+            f"holds {len(frames)} poses of frames {frames[0]} to {frames[-1]}: its index column skips frames. "
+            "Read it with read_indexed_kitti_trajectory.",
+        )
+    return poses
+
+
+def _indexed(text: str, where: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    rows = _parse_numbers(text, where, columns=(12, 13))
+    frames = np.arange(len(rows))
+    if rows.shape[1] == 13:
+        frames = rows[:, 0].astype(np.int64)
+        if (frames != rows[:, 0]).any() or (np.diff(frames) <= 0).any() or frames[0] < 0:
+            raise FormatError(where, "has 13 columns, but the first does not hold increasing frame numbers.")
+    return frames, _from_3x4(rows[:, -12:])
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise FormatError(path, "is not a text file; a trajectory has the numbers of one pose a line.") from None
+
+
+def _parse_numbers(text: str, where: str | Path, columns: tuple[int, ...]) -> np.ndarray:
     wanted = " or ".join(str(c) for c in columns)
     rows: list[list[float]] = []
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise FormatError(path, f"is not a text file; expected {wanted} numbers a line.") from None
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split("#", 1)[0].replace(",", " ").split()
         if not words:
@@ -138,18 +153,18 @@ def _read_numbers(path: str | Path, columns: tuple[int, ...]) -> np.ndarray:
         try:
             row = [float(word) for word in words]
         except ValueError:
-            raise FormatError(path, f"line {number} holds a word that is no number: {line[:60]!r}") from None
+            raise FormatError(where, f"line {number} holds a word that is no number: {line[:60]!r}") from None
         if len(row) not in columns or (rows and len(row) != len(rows[0])):
             raise FormatError(
-                path, f"line {number} has {len(row)} numbers; expected {wanted}, the same on every line."
+                where, f"line {number} has {len(row)} numbers; expected {wanted}, the same on every line."
             )
         rows.append(row)
     values = np.array(rows, np.float64)
     if not len(values):
-        raise FormatError(path, f"holds no poses; expected {wanted} numbers a line.")
+        raise FormatError(where, f"holds no poses; expected {wanted} numbers a line.")
     if not np.isfinite(values).all():
         raise FormatError(
-            path, f"pose {int(np.argmin(np.isfinite(values).all(axis=1)))} has a value that is not finite."
+            where, f"pose {int(np.argmin(np.isfinite(values).all(axis=1)))} has a value that is not finite."
         )
     return values
 

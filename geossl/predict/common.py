@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What a prediction did: files written now, files that were there already, seconds, and where."""
+    """What a prediction did: how many images, pairs or clips it wrote and found there already, seconds, and where."""
 
     written: int
     kept: int

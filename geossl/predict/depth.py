@@ -83,8 +83,9 @@ def predict_depth(
         progress: Called with (done, total) images.
 
     Raises:
-        ValueError: If an output kind is unknown, intrinsics are needed but missing, the source is empty, or OUT holds
-            predictions of another model, flip, runtime or precision.
+        ValueError: If an output kind is unknown, intrinsics are needed but missing, the source is empty, a depth is
+            not positive and finite (nothing of its batch is written), or OUT holds predictions of another model,
+            camera, flip, runtime or precision.
         MissingInput: If the model does not predict depth, or OpenVINO is asked for and not installed.
     """
     start = time.perf_counter()
@@ -111,6 +112,8 @@ def predict_depth(
 
     def predict(batch: Sequence[tuple[InputImage, NDArray[np.uint8]]]) -> list[Callable[[], None]]:
         depths = infer_depth(loaded, [native for _, native in batch], [image.K for image, _ in batch], flip, predictor)
+        for (image, _), depth in zip(batch, depths, strict=True):
+            _check_depth(image, depth)
         return [partial(write, image, native, depth) for (image, native), depth in zip(batch, depths, strict=True)]
 
     predict_batches(
@@ -156,6 +159,15 @@ def inverse_depth(method: Any, image: Tensor, K: Tensor, flip: bool = False) -> 
     return merge_mirrored(
         plain, 1.0 / method.predict_depth(image.flip(-1), flip_K(K, image.shape[-1])).float().flip(-1)
     )
+
+
+def _check_depth(image: InputImage, depth: NDArray[np.float32]) -> None:
+    wrong = int((~(np.isfinite(depth) & (depth > 0))).sum())
+    if wrong:
+        raise ValueError(
+            f"the depth of {image.origin} is not positive and finite at {wrong} of {depth.size} pixels; nothing of "
+            "it was written. The training has diverged: take an earlier checkpoint, or train with a lower rate."
+        )
 
 
 def _write_depth(

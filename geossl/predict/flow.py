@@ -290,9 +290,7 @@ def _write(kind: str, path: Path, maps: FlowMaps, max_px: float) -> None:
     elif kind == "visible":
         write_image(path, np.where(maps.visible, np.uint8(255), np.uint8(0)))
     elif kind == "confidence":
-        # In the image a confidence is above 0, and stays so: 0 says that the flow leaves it.
-        level = np.where(maps.confidence > 0, (maps.confidence * 255).round().clip(1), 0)
-        write_image(path, level.astype(np.uint8))
+        write_image(path, (maps.confidence * 255).round().astype(np.uint8))
 
 
 def _meta(

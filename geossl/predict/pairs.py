@@ -8,16 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.config import SOURCE_KINDS, AnySource, Data, parse_source
-from geossl.data.build import build_samples
+from geossl.config import parse_source
+from geossl.data.build import build_targets
 from geossl.data.images import ImageReader
-from geossl.data.samples import DataError, Sample
-from geossl.inputs import InputImage, open_source
+from geossl.data.samples import Sample, View, Wanted
+from geossl.inputs import InputImage, is_specification, open_source
 
 Picture = NDArray[np.uint8]
 
@@ -89,11 +88,6 @@ def open_pairs(
     return pairs
 
 
-def is_specification(source: str | Sequence[InputImage]) -> TypeGuard[str]:
-    """Whether a source reads `kind:root[,key=value]` (and is no path of such a name)."""
-    return isinstance(source, str) and source.partition(":")[0] in SOURCE_KINDS and not Path(source).exists()
-
-
 def _explicit_pair(source: str | Sequence[InputImage], second: str | Path, intrinsics: Sequence[float] | None) -> Pair:
     images = open_source(source, intrinsics) if isinstance(source, str) else source
     others = open_source(str(second))
@@ -105,30 +99,15 @@ def _explicit_pair(source: str | Sequence[InputImage], second: str | Path, intri
 
 def _from_samples(spec: str, around: Sequence[int]) -> list[Pair]:
     """The targets of a data specification, each with the frames around it that its recording has."""
-    source, reader = parse_source(spec), ImageReader()
-    images: dict[str, dict[int, InputImage]] = {}
-    for sample in _samples_with(source, 1):
-        images[sample.name] = {step: _image(sample, step, reader) for step in (0, 1)}
-    for step in around:
-        try:
-            samples = _samples_with(source, step)
-        except DataError:  # no target has such a neighbour, as in data sets of single pairs
-            continue
-        for sample in samples:
-            if sample.name in images and sample.sources[0].image.file.exists():
-                images[sample.name][step] = _image(sample, step, reader)
-    return [Pair(near) for near in images.values()]
+    reader, pairs = ImageReader(), []
+    for sample in build_targets(parse_source(spec), Wanted(offsets=(1,), near=tuple(around))):
+        views = {0: sample.target, 1: sample.sources[0], **sample.near}
+        pairs.append(Pair({step: _image(sample, step, view, reader) for step, view in views.items()}))
+    return pairs
 
 
-def _samples_with(source: AnySource, step: int) -> list[Sample]:
-    return build_samples(
-        source.model_copy(update={"source_offsets": (step,), "stereo": False}), Data(source_offsets=(), stereo=False)
-    )
-
-
-def _image(sample: Sample, step: int, reader: ImageReader) -> InputImage:
-    """The sample's target (step 0) or its one source; the name is the pair's."""
-    view = sample.target if step == 0 else sample.sources[0]
+def _image(sample: Sample, step: int, view: View, reader: ImageReader) -> InputImage:
+    """One view of a sample; the name is the pair's."""
     K = view.camera.K if view.camera.known else None
     read = partial(reader.read, view.image)
     return InputImage(sample.name, sample.clip, str(view.image), read, K, sample.frame + step)

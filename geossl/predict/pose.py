@@ -130,6 +130,11 @@ def _motions(
             target = torch.cat([held[t] for _, t in pairs])
             sources = [torch.cat([held[t + o] for _, t in pairs]) for o in offsets]
             T = method.predict_motions(target, sources).double().cpu().numpy()  # (B, S, 4, 4) T_source_target
+            if not np.isfinite(T).all():
+                raise ValueError(
+                    f"the motion near {frames[pairs[0][0]].origin} is not finite; the trajectory was not written. The "
+                    "training has diverged: take an earlier checkpoint, or train with a lower rate."
+                )
             yield [_neighbour_motion(T[k], offsets, i - t) for k, (i, t) in enumerate(pairs)]
             held = {i: x for i, x in held.items() if i >= pairs[-1][1] + min(0, *offsets)}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import geossl
 from geossl.engine.model_folder import LoadedModel
-from geossl.engine.train import autocast
+from geossl.engine.precision import autocast
 from geossl.predict.common import model_size
 from geossl.types import MissingInput, PredictsDepth
 

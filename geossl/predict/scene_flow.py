@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geossl.config import Data, parse_source
-from geossl.data.build import build_samples
-from geossl.data.samples import DataError
+from geossl.config import parse_source
+from geossl.data.build import build_targets
+from geossl.data.samples import DataError, Wanted
 from geossl.engine.model_folder import LoadedModel, load_model
 from geossl.formats.kitti_png import write_disparity_png, write_flow_png
 from geossl.formats.npy import write_npy
@@ -38,10 +38,10 @@ from geossl.formats.rrd import import_rerun, write_rrd
 from geossl.formats.safe_paths import inside
 from geossl.geometry.camera import backproject
 from geossl.geometry.conversion import scene_flow_to_flow
-from geossl.inputs import InputImage
+from geossl.inputs import InputImage, is_specification
 from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, predict_batches
 from geossl.predict.flow import ABSOLUTE, RELATIVE, windows_of
-from geossl.predict.pairs import Pair, is_specification, open_pairs, read_pairs, require_cameras
+from geossl.predict.pairs import Pair, open_pairs, read_pairs, require_cameras
 from geossl.predict.scene_flow_inference import (
     Group,
     camera_of,
@@ -178,10 +178,8 @@ def _predict(
     todo = [pair for pair in mine if not all(path.is_file() for path in outputs(pair).values())]
 
     def write(pair: Pair, image: NDArray[np.uint8], depth: Tensor, scene_flow: Tensor) -> None:
-        baseline_m = baselines.get(pair.first.name, np.nan)
-        for kind, path in outputs(pair).items():
-            if not path.is_file():
-                _write(kind, path, image, depth, scene_flow, camera_of(pair).float(), baseline_m)
+        paths = {kind: path for kind, path in outputs(pair).items() if not path.is_file()}
+        _write(paths, image, depth, scene_flow, camera_of(pair).float(), baselines.get(pair.first.name, np.nan))
 
     def predict(group: Group) -> list[Callable[[], None]]:
         estimates = infer(group)
@@ -229,11 +227,10 @@ def stereo_baselines(spec: str) -> dict[str, float]:
     Only of those whose other image, or whose disparity truth, is there.
     """
     source = parse_source(spec)
-    alone = source.model_copy(update={"source_offsets": (), "stereo": False})
-    truths = {s.name: s.truth for s in build_samples(alone, Data(source_offsets=(), stereo=False))}
+    truths = {sample.name: sample.truth for sample in build_targets(source)}
     found = {name: t.baseline_m for name, t in truths.items() if t is not None and t.baseline_m is not None}
     try:
-        stereo = build_samples(alone.model_copy(update={"stereo": True}), Data(source_offsets=(), stereo=True))
+        stereo = build_targets(source, Wanted(stereo=True))
     except DataError:  # there is no other camera
         return found
     return found | {s.name: abs(float(s.T_stereo_target[0, 3])) for s in stereo if s.T_stereo_target is not None}
@@ -249,36 +246,36 @@ def _check_finite(pair: Pair, depth: Tensor, scene_flow: Tensor) -> None:
 
 
 def _write(
-    kind: str,
-    path: Path,
+    paths: Mapping[str, Path],
     image: NDArray[np.uint8],
     depth: Tensor,
     scene_flow: Tensor,
     K: Tensor,
     baseline_m: float,
 ) -> None:
-    """Writes one file of (1, 1, H, W) depth and (1, 3, H, W) scene flow."""
+    """Writes the files, by kind, of (1, 1, H, W) depth and (1, 3, H, W) scene flow."""
     fx_baseline = float(K[0, 0, 0]) * baseline_m
-    if kind == "disp_0":
-        write_disparity_png(path, fx_baseline / depth[0, 0].numpy())
-    elif kind == "disp_1":
-        z = (depth + scene_flow[:, 2:])[0, 0].numpy()
-        _, in_front = scene_flow_to_flow(depth, scene_flow, K)
-        write_disparity_png(path, fx_baseline / np.where(in_front[0, 0].numpy(), z, np.inf))
-    elif kind == "flow":
-        flow, in_front = scene_flow_to_flow(depth, scene_flow, K)
-        write_flow_png(path, flow[0].permute(1, 2, 0).numpy(), in_front[0, 0].numpy())
-    elif kind == "npy":
-        write_npy(path, np.ascontiguousarray(scene_flow[0].permute(1, 2, 0).numpy()))
-    elif kind == "depth":
-        write_npy(path, depth[0, 0].numpy())
-    elif kind == "ply":
-        points, motion = (x[0].flatten(1).numpy() for x in (backproject(depth, K), scene_flow))
-        names = ("motion_x", "motion_y", "motion_z")
-        write_ply(path, points.T, image.reshape(-1, 3), dict(zip(names, motion, strict=True)))
-    elif kind == "rrd":
-        points, motion = (x[0].flatten(1).T.numpy() for x in (backproject(depth, K), scene_flow))
-        write_rrd(path, points, motion, color_by_motion(motion, FULL_COLOUR))
+    projected = cache(partial(scene_flow_to_flow, depth, scene_flow, K))  # once, and only if a kind needs it
+    for kind, path in paths.items():
+        if kind == "disp_0":
+            write_disparity_png(path, fx_baseline / depth[0, 0].numpy())
+        elif kind == "disp_1":
+            z, (_, in_front) = (depth + scene_flow[:, 2:])[0, 0].numpy(), projected()
+            write_disparity_png(path, fx_baseline / np.where(in_front[0, 0].numpy(), z, np.inf))
+        elif kind == "flow":
+            flow, in_front = projected()
+            write_flow_png(path, flow[0].permute(1, 2, 0).numpy(), in_front[0, 0].numpy())
+        elif kind == "npy":
+            write_npy(path, np.ascontiguousarray(scene_flow[0].permute(1, 2, 0).numpy()))
+        elif kind == "depth":
+            write_npy(path, depth[0, 0].numpy())
+        elif kind == "ply":
+            points, motion = (x[0].flatten(1).numpy() for x in (backproject(depth, K), scene_flow))
+            names = ("motion_x", "motion_y", "motion_z")
+            write_ply(path, points.T, image.reshape(-1, 3), dict(zip(names, motion, strict=True)))
+        elif kind == "rrd":
+            points, motion = (x[0].flatten(1).T.numpy() for x in (backproject(depth, K), scene_flow))
+            write_rrd(path, points, motion, color_by_motion(motion, FULL_COLOUR))
 
 
 # --- meta.json -------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import torch
 from data_trees import odometry_sequence, raw_drive
 
 from geossl.config import Data, KittiOdometry, KittiRaw, Train
-from geossl.data.build import build_dataset, build_loader, build_samples, in_order
+from geossl.data.build import build_dataset, build_loader, build_samples, build_targets, in_order
 from geossl.data.check import UnreadableError
-from geossl.data.samples import DataError
+from geossl.data.samples import DataError, Wanted
 from geossl.types import Batch, signature
 
 
@@ -87,6 +87,23 @@ def test_groups_and_weights_follow_the_sources(data: Data) -> None:
     dataset = build_dataset(data, data.train)
     assert dataset.groups == [0] * 12 + [1] * 8 and dataset.weights == [3, 1]
     assert {s.group for s in build_samples(data.train[1], data, group=7)} == {7}
+
+
+@pytest.mark.parametrize("own", [{}, {"stereo": True}, {"source_offsets": (-2, 3)}])
+def test_targets_are_the_same_whatever_the_source_says_of_views(data: Data, tmp_path: Path, own: dict) -> None:
+    (tmp_path / "odometry" / "sequences" / "06" / "image_1" / "000002.png").unlink()
+    source = KittiOdometry(root=tmp_path / "odometry", sequences=("06",), cameras=("image_0",), **own)
+    targets = build_targets(source, group=3)
+    assert [(s.frame, s.sources, s.stereo, s.group) for s in targets] == [(k, (), None, 3) for k in range(6)]
+    assert [s.frame for s in build_targets(source, Wanted(offsets=(1,)))] == list(range(5))
+    assert [s.frame for s in build_targets(source, Wanted(stereo=True))] == [0, 1, 3, 4, 5]
+
+
+def test_near_views_are_those_that_exist_and_leave_out_no_target(data: Data) -> None:
+    found = build_targets(data.train[1], Wanted(offsets=(1,), near=(-2, 2)))[:5]
+    assert [(s.frame, {step: view.frame - s.target.frame for step, view in s.near.items()}) for s in found] == [
+        (0, {2: 2}), (1, {2: 2}), (2, {-2: -2, 2: 2}), (3, {-2: -2, 2: 2}), (4, {-2: -2}),
+    ]  # fmt: skip
 
 
 def test_no_sources_is_an_error(data: Data) -> None:

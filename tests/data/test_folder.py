@@ -6,7 +6,7 @@ import pytest
 from data_trees import CX, CY, FX, HEIGHT, WIDTH, picture, write
 
 from geossl.config import Data, Folder
-from geossl.data.folder import GUESSED_FIELD_OF_VIEW_DEG, image_samples, natural_images, read_intrinsics, samples
+from geossl.data.folder import GUESSED_FIELD_OF_VIEW_DEG, guessed_camera, natural_images, read_intrinsics, samples
 from geossl.data.samples import DataError
 
 MONO = Data(source_offsets=(-1, 1))
@@ -60,6 +60,19 @@ def test_right_folder_and_baseline_give_stereo(tmp_path: Path, right: str) -> No
     assert found[0].T_stereo_target[:3, 3].tolist() == [-0.2, 0, 0]
 
 
+@pytest.mark.parametrize("right", ["right", "root/right", "../root/right", "absolute"])
+@pytest.mark.parametrize("stereo", [False, True])
+def test_right_folder_inside_is_no_clip_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, stereo: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "root")
+    other = images(tmp_path / "root" / "right")
+    given = other if right == "absolute" else Path(right)
+    source = Folder(root=Path("root"), right=given, baseline_m=0.2, intrinsics=INTRINSICS)
+    assert {s.clip for s in samples(source, Data(source_offsets=(), stereo=stereo))} == {"root"}
+
+
 def test_stereo_needs_right_and_baseline(tmp_path: Path) -> None:
     images(tmp_path)
     stereo = Data(stereo=True)
@@ -106,13 +119,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         samples(Folder(root=tmp_path / "nowhere", intrinsics=INTRINSICS), MONO)
 
 
-def test_image_samples_guess_the_camera_and_say_so(tmp_path: Path) -> None:
-    first = write(tmp_path / "a" / "x.png", picture(0))
-    second = write(tmp_path / "b" / "y.jpg", picture(1, 90, 60))
-    found = image_samples([first, second])
-    assert [s.name for s in found] == ["a/x", "b/y"]
-    assert [s.target.camera.size for s in found] == [(WIDTH, HEIGHT), (90, 60)]
-    assert not any(s.target.camera.known for s in found)
-    K = found[1].target.camera.K
-    assert np.degrees(2 * np.arctan(45 / K[0, 0])) == pytest.approx(GUESSED_FIELD_OF_VIEW_DEG)
-    assert image_samples([first], INTRINSICS)[0].target.camera.known
+def test_guessed_camera_has_the_field_of_view_and_says_that_it_is_a_guess() -> None:
+    camera = guessed_camera((90, 60))
+    assert np.degrees(2 * np.arctan(45 / camera.K[0, 0])) == pytest.approx(GUESSED_FIELD_OF_VIEW_DEG)
+    assert camera.K[:2, 2].tolist() == [44.5, 29.5] and not camera.known

@@ -1,4 +1,8 @@
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -7,7 +11,7 @@ import pytest
 import torch
 from data_trees import picture, write
 
-from geossl.data.images import ImageReader, ImageRef, Video, image_size, resize_to, resized_K
+from geossl.data.images import ImageReader, ImageRef, InTurn, Video, image_size, resize_to, resized_K
 from geossl.formats.errors import FormatError
 from geossl.formats.files import FileRef
 from geossl.geometry.transforms import resize_image, resize_K
@@ -91,6 +95,39 @@ def test_reader_survives_pickling(video: Path) -> None:
     image = ImageRef(FileRef(str(video)), 7)
     first = reader.read(image)
     assert np.array_equal(pickle.loads(pickle.dumps(reader)).read(image), first)
+
+
+def test_threads_take_turns_in_the_order_of_asking() -> None:
+    turn, taken = InTurn(), list[int]()
+
+    def take(number: int) -> None:
+        with turn:
+            taken.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(6)]
+    with turn:
+        for asking, thread in enumerate(threads, start=2):
+            thread.start()
+            while len(turn._turns) < asking:
+                time.sleep(1e-3)
+    for thread in threads:
+        thread.join()
+    assert taken == list(range(6))
+
+
+def test_threads_do_not_send_a_video_back_and_forth(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def read(opened: Video, frame: int) -> int:
+        asked.append(frame)
+        time.sleep(1e-3)  # the others ask meanwhile
+        return frame
+
+    monkeypatch.setattr(Video, "read", read)
+    reader, file = ImageReader(), FileRef(str(video))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda frame: reader.read(ImageRef(file, frame)), range(100))) == list(range(100))
+    assert sum(after < before for before, after in pairwise(asked)) <= 4  # where two begin at once
 
 
 def test_image_size_of_files_and_frames(tmp_path: Path, video: Path) -> None:

@@ -128,6 +128,13 @@ def test_what_is_missing_is_named(year_2012: Path) -> None:
         samples(KittiStereo(root=year_2012, year=2012, calibration="by_size"), STEREO)
 
 
+def test_calibration_by_size_of_grey_images_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path / "training" / "image_0" / "000000_10.png", picture(1, 1226, 370))
+    source = KittiStereo(root=tmp_path, year=2012, calibration="by_size")
+    with pytest.raises(DataError, match=r"these are the grey ones\. Unpack colored_0 and colored_1, or calib/ and"):
+        samples(source, Data(source_offsets=()))
+
+
 def test_calibration_by_size_equals_the_days_files(shared_data: Path) -> None:
     files = {
         (1242, 375): read_kitti_raw_calibration(shared_data / "kitti_raw" / "2011_09_26"),

@@ -1,15 +1,17 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_trees import odometry_sequence, raw_drive
 
+from geossl.commands.evaluate import true_trajectories
 from geossl.config import KittiOdometry, KittiRaw, KittiStereo
 from geossl.data.poses import clip_poses
 from geossl.data.samples import DataError
 from geossl.formats.errors import FormatError
 from geossl.formats.oxts import oxts_from_pose, write_oxts
-from geossl.formats.trajectory import read_kitti_trajectory
+from geossl.formats.trajectory import read_kitti_trajectory, write_kitti_trajectory
 
 
 def turned(angle: float, x: float, z: float) -> np.ndarray:
@@ -50,6 +52,23 @@ def test_raw_poses_follow_from_oxts(tmp_path: Path) -> None:
     expected[:, 2, 3] = range(5)
     np.testing.assert_allclose(poses.T_first_camera, expected, atol=1e-5)
     assert not clip_poses(KittiRaw(root=tmp_path, drives=("2011_09_26_drive_0001",), cameras=("image_00",)))
+    for drive in ("2011_09_26_drive_0001", "2011_09_26/2011_09_26_drive_0001_sync"):  # as samples take them
+        assert set(clip_poses(KittiRaw(root=tmp_path, drives=(drive,)))) == set(found)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_odometry_is_scored_against_the_file_of_camera_0(tmp_path: Path, packed: bool) -> None:
+    odometry_sequence(tmp_path, cameras=["image_2"])
+    file = tmp_path / "poses" / "06.txt"
+    given = np.stack([turned(0.1 * i, 0.02 * i, 1.0 * i) for i in range(4)])
+    write_kitti_trajectory(file, given)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "data_odometry_poses.zip", "w") as archive:
+            archive.write(file, "dataset/poses/06.txt")
+        file.unlink()
+    ((clip, truth),) = true_trajectories(KittiOdometry(root=tmp_path, sequences=("06",)), ["sequences/06/image_2"])
+    assert clip == "sequences/06/image_2"
+    np.testing.assert_allclose(truth, given, atol=1e-12)
 
 
 def test_clips_without_poses_are_absent(tmp_path: Path) -> None:
@@ -69,10 +88,10 @@ def test_wrong_poses_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"06\.txt has 3 poses, but sequences/06/image_0 has frame 3"):
         clip_poses(source)
     poses.write_text("1 2 3\n")
-    with pytest.raises(FormatError, match="should hold 12 finite numbers a line"):
+    with pytest.raises(FormatError, match="line 1 has 3 numbers; expected 12 or 13"):
         clip_poses(source)
     poses.write_text("a\n")
-    with pytest.raises(FormatError, match="is no file of poses"):
+    with pytest.raises(FormatError, match="line 1 holds a word that is no number"):
         clip_poses(source)
 
 

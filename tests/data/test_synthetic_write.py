@@ -13,8 +13,10 @@ from geossl.data.synthetic import write as module
 from geossl.data.synthetic.rig import LEFT, RIGHT
 from geossl.data.synthetic.write import DATE, drive_name, label_path, sensor_image
 from geossl.formats.calibration import read_kitti_raw_calibration
+from geossl.formats.errors import FormatError
 from geossl.formats.image import read_image
 from geossl.formats.oxts import camera_poses, oxts_poses, read_oxts_folder
+from geossl.formats.street import decode_labels
 from geossl.formats.trajectory import read_kitti_trajectory
 from geossl.formats.velodyne import read_velodyne
 
@@ -81,6 +83,20 @@ def test_scan_lies_on_the_labelled_depth(written: Path) -> None:
     depth = labels.depth[v[inside], u[inside]]
     assert (points[:, 3] >= 0).all() and (points[:, 3] <= 1).all()
     assert np.median(np.abs(depth / camera[inside, 2] - 1)) < 0.01
+
+
+def test_damaged_labels_are_named(written: Path) -> None:
+    whole, rng, named = label_path(written, 0, 0).read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        place = int(rng.integers(len(whole)))
+        damaged[place : place + 4] = rng.bytes(4)
+        try:
+            decode_labels(bytes(damaged), "0.npz")
+        except FormatError as error:
+            assert str(error).startswith("0.npz: is not a label file of the synthetic street")
+            named += 1
+    assert named > 40  # a few places hold nothing that is read
 
 
 def test_finished_frames_are_not_rendered_again(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

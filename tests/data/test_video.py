@@ -33,6 +33,22 @@ def test_samples_take_every_nth_frame(video: Path) -> None:
     assert shades == pytest.approx([6, 3, 9], abs=0.5)
 
 
+def test_a_sample_s_views_are_read_onwards(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = samples(Video(root=video, intrinsics=INTRINSICS), Data(source_offsets=(1, -2, -1)))
+    dataset = SampleDataset(found, 32, 64)
+    read, seen = OpenVideo.read, []
+
+    def noted(opened: OpenVideo, frame: int) -> np.ndarray:
+        seen.append(frame)
+        return read(opened, frame)
+
+    monkeypatch.setattr(OpenVideo, "read", noted)
+    batch = dataset[0]
+    assert seen == [0, 1, 2, 3]
+    shades = [frame.image.float().mean().item() / 5 for frame in batch.frames]
+    assert shades == pytest.approx([2, 3, 0, 1], abs=0.5)
+
+
 def test_taken_frames_follow_the_rate() -> None:
     def taken(rate: float) -> list[int]:
         return taken_frames(40, 20.0, Video(root="v", rate_hz=rate)).tolist()

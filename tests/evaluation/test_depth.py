@@ -99,6 +99,22 @@ def test_clipping_comes_after_scaling_unless_the_protocol_says_otherwise() -> No
     assert other is not None and other.metrics["abs_rel"] == pytest.approx(0.2)  # 80 * 0.1 = 8
 
 
+@pytest.mark.parametrize(
+    ("name", "ratio"), [("eigen", 25), ("sfmlearner", 25), ("eigen_benchmark", 25), ("packnet", 20), ("sc_depth", 20)]
+)
+def test_published_protocols_scale_by_their_own_median(name: str, ratio: float) -> None:
+    truth = np.zeros((10, 10))
+    truth[5, 3:7] = 10, 20, 30, 40
+    score = score_image(np.ones((10, 10)), truth, get_protocol(name))
+    assert score is not None and score.ratio == ratio
+
+
+@pytest.mark.parametrize(("name", "seen_m"), [("native", 80), ("monodepth_garg", 160), ("monodepth_eigen", 160)])
+def test_published_protocols_clip_in_their_own_order(name: str, seen_m: float) -> None:
+    score = score_image(np.full((10, 10), 100.0), np.full((10, 10), 10.0), get_protocol(name, scaling=2))
+    assert score is not None and score.metrics["abs_rel"] == pytest.approx((seen_m - 10) / 10)
+
+
 def test_prediction_beyond_the_cap_counts_as_the_cap() -> None:
     score = score_image(np.array([[500.0]]), np.array([[40.0]]), get_protocol("native"))
     assert score is not None and score.metrics["abs_rel"] == pytest.approx(1)  # 80 against 40
@@ -257,10 +273,8 @@ def test_d1_pooled_and_per_image_differ_as_they_should() -> None:
     assert pooled["d1_all_percent"] == pytest.approx(25) and each["d1_all_percent"] == pytest.approx(50)
 
 
-def test_get_protocol_names_changes_and_unknown_names() -> None:
+def test_get_protocol_takes_a_scaling_and_names_what_is_unknown() -> None:
     assert get_protocol("eigen", scaling=5.4).name == "eigen"  # one of its published scalings
-    assert get_protocol("eigen", cap_m=50).name == "eigen (changed)"
-    assert get_protocol("eigen", cap_m=50).truth_range == (1e-3, 50)
     assert get_protocol("eigen", scaling="5.4").factor == 5.4
     with pytest.raises(ValueError, match="Did you mean 'eigen'"):
         get_protocol("eigne")
@@ -269,7 +283,7 @@ def test_get_protocol_names_changes_and_unknown_names() -> None:
     with pytest.raises(ValueError, match="a positive factor"):
         get_protocol("eigen", scaling=-1)
     with pytest.raises(ValueError, match="crop 'grag'"):
-        get_protocol("eigen", crop="grag")
+        DepthProtocol("mine", crop="grag")
     assert set(PROTOCOLS) >= {"eigen", "eigen_benchmark", "kitti2015", "native", "sfmlearner", "packnet"}
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_fit_row_predictor_counts_only_the_crop() -> None:
     truth = np.full((100, 100), 7.0)
     truth[:, :3] = 1  # outside Garg's crop
     assert set(fit_row_predictor([truth], height=10, crop="garg")) == {7.0}
-    protocol = get_protocol("eigen", cap_m=5)
+    protocol = replace(get_protocol("eigen"), truth_range=(1e-3, 5.0))
     assert protocol_truth(truth, protocol).any() == False  # noqa: E712 - nothing below 5 m inside the crop
 
 

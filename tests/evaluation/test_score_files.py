@@ -9,7 +9,6 @@ from geossl.evaluation.depth_protocols import get_protocol
 from geossl.evaluation.score_files import (
     DepthItem,
     find_prediction,
-    read_meta,
     read_prediction,
     score_depth_folder,
 )
@@ -17,6 +16,7 @@ from geossl.formats.errors import FormatError
 from geossl.formats.image import write_image
 from geossl.formats.kitti_png import read_disparity_png, write_depth_png, write_disparity_png
 from geossl.formats.npy import write_npy
+from geossl.formats.prediction_meta import read_meta
 
 TRUTH = np.tile(np.array([[10.0], [20.0], [40.0]]), (1, 4)).astype(np.float32)
 NATIVE = get_protocol("native")
@@ -112,7 +112,7 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="8 bits"):
         read_prediction(tmp_path / "a.png")
     (tmp_path / "meta.json").write_text("{")
-    with pytest.raises(FormatError, match=r"meta\.json: is not readable json"):
+    with pytest.raises(FormatError, match=r"meta\.json: is not JSON"):
         read_meta(tmp_path)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from devkit_loops import slow_interpolation
 
-from geossl.evaluation.stereo import count_d1, disparity_outliers, interpolate_background, score_d1
+from geossl.evaluation.stereo import average_d1, count_d1, disparity_outliers, interpolate_background
 from geossl.formats.image import read_image
 from geossl.formats.kitti_png import read_disparity_png
 
@@ -57,13 +57,10 @@ def test_a_missing_estimate_is_an_outlier_unless_filled() -> None:
     assert count_d1(estimate, truth).pixels_estimated == 2
 
 
-def test_pooled_and_per_image_are_named() -> None:
-    truths = [np.full((1, 1), 20.0), np.full((1, 3), 20.0)]
-    estimates = [np.full((1, 1), 40.0), np.full((1, 3), 20.0)]
-    pooled, each = score_d1(estimates, truths), score_d1(estimates, truths, pooling="per_image")
-    assert (pooled.percent["d1_all_percent"], pooled.pooling) == (25, "pooled")
-    assert (each.percent["d1_all_percent"], each.pooling) == (50, "per_image")
-    assert pooled.interpolated and pooled.images == 2
+def test_pooled_and_per_image_averages_differ() -> None:
+    counts = [count_d1(np.full((1, n), px), np.full((1, n), 20.0)) for n, px in ((1, 40.0), (3, 20.0))]
+    assert average_d1(counts, "pooled") == {"d1_all_percent": 25}
+    assert average_d1(counts, "per_image") == {"d1_all_percent": 50}
 
 
 def test_d1_of_real_truth_against_itself(shared_data: Path) -> None:

@@ -32,6 +32,18 @@ def test_raw_calibration_splits_the_projection() -> None:
     assert calibration.baseline_m(2, 3) == pytest.approx(0.5)
 
 
+def test_lidar_points_are_turned_into_the_rectified_camera() -> None:
+    turned = CAM_TO_CAM.replace("R_rect_00: 1 0 0 0 1 0 0 0 1", "R_rect_00: 0 -1 0 1 0 0 0 0 1")  # x to y, y to -x
+    velo = "R: 0 -1 0 0 0 -1 1 0 0\nT: 1 2 3\n"  # x forward, y left, z up to z, -x, -y
+    texts = {"calib_cam_to_cam.txt": turned, "calib_velo_to_cam.txt": velo}
+    calibration = parse_kitti_raw_calibration(texts, "day")
+    # (10, 0, 0) before the LiDAR is (1, 2, 13) in camera 0, (-2, 1, 13) rectified, and camera 2 adds its t.
+    np.testing.assert_allclose(calibration.T_camera_velo(2) @ [10, 0, 0, 1], [-1.966, 1.0052, 13.02, 1])
+    np.testing.assert_allclose(
+        calibration.P_velo(2) @ [10, 0, 0, 1], calibration.camera(2).P @ [-2, 1, 13, 1], rtol=1e-12
+    )
+
+
 def test_raw_calibration_of_2011_09_26(shared_data: Path) -> None:
     calibration = read_kitti_raw_calibration(shared_data / "kitti_raw" / "2011_09_26")
     assert calibration.baseline_m("image_02", "image_03") == pytest.approx(0.5327, abs=5e-5)

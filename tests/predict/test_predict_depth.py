@@ -102,6 +102,22 @@ def test_another_source_of_the_same_name_is_refused(model: Path, tmp_path: Path)
         predict_depth(model, str(pictures(tmp_path / "b", 1)), out)
 
 
+def test_another_camera_is_refused(model: Path, tmp_path: Path) -> None:
+    source, out = str(pictures(tmp_path / "in", 1)), tmp_path / "out"
+    predict_depth(model, source, out, save=("ply",), intrinsics=(100, 100, 60, 30))
+    assert predict_depth(model, source, out, save=("ply",), intrinsics=(100, 100, 60, 30)).kept == 1
+    with pytest.raises(ValueError, match=r"'frame_0' with K \[\[100.*this one is with K \[\[200.*--overwrite"):
+        predict_depth(model, source, out, save=("npy",), intrinsics=(200, 200, 60, 30))
+
+
+def test_depth_that_is_not_finite_is_not_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = str(pictures(tmp_path / "in", 1)), tmp_path / "out"
+    monkeypatch.setattr(Ramp, "predict_depth", lambda self, image, K: torch.full_like(image[:, :1], torch.nan))
+    with pytest.raises(ValueError, match=r"depth of .*frame_0\.png is not positive and finite at \d+ of \d+ pixels"):
+        predict_depth(model, source, out)
+    assert not list(out.rglob("*.npy"))
+
+
 def test_a_second_source_is_added_to_the_folder(model: Path, tmp_path: Path) -> None:
     source, out = pictures(tmp_path / "in", 2), tmp_path / "out"
     for k in range(2):
@@ -138,6 +154,24 @@ def test_flip_of_a_symmetric_prediction_changes_nothing() -> None:
 
     image, method, K = torch.rand(2, 3, 8, 30), Symmetric(RampOptions()), torch.eye(3).expand(2, 3, 3)
     torch.testing.assert_close(inverse_depth(method, image, K, flip=True), inverse_depth(method, image, K))
+
+
+def test_camera_reaches_the_model_resized_and_mirrored(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def record(self: Ramp, image: Tensor, K: Tensor) -> Tensor:
+        seen.append(K[0])
+        return torch.ones_like(image[:, :1])
+
+    monkeypatch.setattr(Ramp, "predict_depth", record)
+    source = str(pictures(tmp_path / "in", 1, size=(48, 100)))
+    predict_depth(model, source, tmp_path / "out", flip=True, intrinsics=(60, 55, 40, 23))
+    sx, sy = W / 100, H / 48
+    cx, cy = 40.5 * sx - 0.5, 23.5 * sy - 0.5
+    for K, across in zip(seen, (cx, W - 1 - cx), strict=True):
+        torch.testing.assert_close(K, torch.tensor([[60 * sx, 0, across], [0, 55 * sy, cy], [0, 0, 1]]))
 
 
 def test_image_reaches_the_model_as_in_training() -> None:
@@ -182,6 +216,6 @@ def test_damaged_meta_is_named(model: Path, tmp_path: Path) -> None:
     source, out = str(pictures(tmp_path / "in", 1)), tmp_path / "out"
     predict_depth(model, source, out)
     (out / "meta.json").write_text("{")
-    with pytest.raises(ValueError, match=r"meta\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"meta\.json: is not JSON"):
         predict_depth(model, source, out)
     assert predict_depth(model, source, out, overwrite=True).written == 1

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from predict_tiny import H, Shift, W, checkpoint, pictures
 from typer.testing import CliRunner
 
 from geossl.cli import app
+from geossl.data.build import KINDS
 from geossl.data.images import Video
 from geossl.formats.flo import read_flo
 from geossl.formats.image import read_image, write_image
@@ -114,7 +116,7 @@ def test_windows_are_those_of_the_clip_or_of_the_clip_played_backwards() -> None
 def test_network_sees_the_size_that_is_asked_for(
     model: Path, tmp_path: Path, size: str | tuple[int, int], seen: tuple[int, int]
 ) -> None:
-    predict_flow(model, str(pictures(tmp_path / "in", 2)), tmp_path / "out", size=size)  # type: ignore[arg-type]
+    predict_flow(model, str(pictures(tmp_path / "in", 2)), tmp_path / "out", size=size)
     assert Shift.sizes == [(2, 3, *seen)]
     flow = read_flo(tmp_path / "out" / "flo" / "frame_0.flo")
     np.testing.assert_allclose(flow[0, 0], true_flow(0, 1, seen=seen), rtol=1e-5)
@@ -149,6 +151,14 @@ def test_confidence_of_a_worked_example() -> None:
     confidence = flow_confidence(flow, back)[0, 0, 0]
     torch.testing.assert_close(confidence[:6], torch.full((6,), 0.63 / 1.63))
     assert confidence[6:].tolist() == [0, 0, 0]  # beyond the last column
+
+
+def test_least_confidence_in_the_image_is_written_as_1() -> None:
+    """At most |f + b_w|^2 = 2 (|f|^2 + |b_w|^2), so a confidence is above 0.01 / 2.01, and 255 times that is 1.27."""
+    same = torch.full((1, 2, 5, 3000), 0.0)
+    same[:, 0] = 2000  # forth, and on instead of back
+    confidence = flow_confidence(same, same)[0, 0, 0]
+    assert (confidence[:1000] * 255).round().eq(1).all() and confidence[1000:].eq(0).all()
 
 
 # --- again, and by several processes ---------------------------------------------------------------------------------
@@ -267,6 +277,16 @@ def test_targets_of_a_data_set_are_paired_with_the_frames_after_them(shared_data
     assert first.second.read().shape == first.first.read().shape
     everything = open_pairs(f"kitti_stereo:{root},year=2012,frames=all")
     assert len(everything) == 4 + 3 + 1
+
+
+def test_a_data_set_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Mock(side_effect=KINDS["folder"])
+    monkeypatch.setitem(KINDS, "folder", listing)
+    pairs = open_pairs(f"folder:{pictures(tmp_path, 4)},intrinsics=[60,55,49,23]", steps=(-2, -1, 2))
+    assert [sorted(pair.images) for pair in pairs] == [[0, 1, 2], [-1, 0, 1, 2], [-2, -1, 0, 1]]
+    assert [Path(pairs[2].images[step].origin).stem for step in (-2, 1)] == ["frame_0", "frame_3"]
+    assert {image.name[-7:] for image in pairs[2].images.values()} == {"frame_2"}
+    assert listing.call_count == 1
 
 
 def test_data_sets_of_pairs_and_of_clips_are_read(shared_data: Path) -> None:

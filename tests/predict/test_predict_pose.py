@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from predict_tiny import checkpoint, pictures, true_poses
+from predict_tiny import Ramp, checkpoint, pictures, true_poses
 
 from geossl.formats.trajectory import read_indexed_kitti_trajectory, read_kitti_trajectory, read_tum_trajectory
 from geossl.geometry.motion import motion_from_axis_angle
@@ -42,6 +42,26 @@ def test_every_clip_has_its_trajectory(model: Path, tmp_path: Path) -> None:
     (out / "two.kitti.txt").unlink()
     assert predict_pose(model, str(tmp_path / "in"), out).written == 1
     assert json.loads((out / "meta.json").read_text())["files"]["one"]["frames"] == 4
+
+
+def test_other_times_are_refused(model: Path, tmp_path: Path) -> None:
+    source, out = str(pictures(tmp_path / "in", 4)), tmp_path / "out"
+    predict_pose(model, source, out)
+    with pytest.raises(ValueError, match="with times = frame number, these have frame number / 10 s"):
+        predict_pose(model, source, out, rate_hz=10.0)
+    predict_pose(model, source, out, rate_hz=10.0, overwrite=True)
+    np.testing.assert_allclose(read_tum_trajectory(out / "in.tum.txt")[0], np.arange(4) / 10)
+
+
+def test_motion_that_is_not_finite_is_not_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Ramp, "predict_motions", lambda self, target, sources: torch.full((len(target), len(sources), 4, 4), torch.nan)
+    )
+    with pytest.raises(ValueError, match=r"motion near .*frame_0\.png is not finite; the trajectory was not written"):
+        predict_pose(model, str(pictures(tmp_path / "in", 4)), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.txt"))
 
 
 def test_frames_with_gaps_are_numbered(model: Path, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from predict_tiny import W, checkpoint, pictures, true_poses
+from predict_tiny import H, Mover, W, checkpoint, pictures, true_poses
 from typer.testing import CliRunner
 
 from geossl.cli import app
@@ -16,7 +17,7 @@ from geossl.evaluation.scene_flow_files import read_scene_flow
 from geossl.evaluation.scene_flow_truth import lift
 from geossl.formats.image import read_image
 from geossl.formats.kitti_png import read_disparity_png, read_flow_png
-from geossl.geometry.conversion import scene_flow_from_parts
+from geossl.geometry.conversion import scene_flow_from_parts, scene_flow_to_flow
 from geossl.predict import SceneFlowRequest, predict_scene_flow, predict_scene_flow_from_parts
 from geossl.predict.scene_flow import SCENE_FLOW_OUTPUTS, stereo_baselines
 from geossl.types import MissingInput
@@ -49,11 +50,14 @@ def points(depth: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_every_kind_of_file_says_the_same(tmp_path: Path, batch_size: int) -> None:
+def test_every_kind_of_file_says_the_same(tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, out = checkpoint(tmp_path, "Mover"), tmp_path / "out"
+    projecting = Mock(side_effect=scene_flow_to_flow)
+    monkeypatch.setattr("geossl.predict.scene_flow.scene_flow_to_flow", projecting)
     request = SceneFlowRequest(EVERYTHING.save, 0.5, CAMERA, batch_size=batch_size)
     summary = predict_scene_flow(model, str(pictures(tmp_path / "in", 4)), out, request)
     assert (summary.written, summary.kept) == (3, 0)
+    assert projecting.call_count == 3  # once a pair, though two kinds of files need it
     for k in range(3):
         name, depth, motion = f"frame_{k}", ramp_depth(), mover_motion(k)
         stored = np.load(out / "npy" / f"{name}.npy")
@@ -81,6 +85,25 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, batch_size: int) -> No
         np.testing.assert_allclose(cloud["motion"], motion, atol=1e-5)
         np.testing.assert_array_equal(cloud["colour"], read_image(tmp_path / "in" / f"{name}.png"))
         assert b"property float motion_z\n" in header
+
+
+def test_camera_reaches_the_model_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    original = Mover.predict_scene_flow
+
+    def record(self: Mover, target: torch.Tensor, source: torch.Tensor, K: torch.Tensor, K_source: None) -> object:
+        seen.append(K[0])
+        return original(self, target, source, K, K_source)
+
+    monkeypatch.setattr(Mover, "predict_scene_flow", record)
+    request = SceneFlowRequest(("npy",), intrinsics=CAMERA)
+    predict_scene_flow(
+        checkpoint(tmp_path, "Mover"), str(pictures(tmp_path / "in", 2)), tmp_path / "out", request, flip=True
+    )
+    sx, sy = W / WIDTH, H / HEIGHT
+    cx, cy = 49.5 * sx - 0.5, 23.5 * sy - 0.5
+    for found, across in zip(seen, (cx, W - 1 - cx), strict=True):
+        torch.testing.assert_close(found, torch.tensor([[60 * sx, 0, across], [0, 55 * sy, cy], [0, 0, 1]]))
 
 
 def test_a_recording_for_rerun_is_written_where_it_is_installed(tmp_path: Path) -> None:
