@@ -65,7 +65,6 @@ DEPTH = {
         "encoder_weights": None,
         "decoder_channels": [8, 16, 32, 64, 96],
         "num_scales": 3,
-        "min_depth": 0.3,  # 1.6 m: the first depths then lie near 3 m; from 1 m, what counts is who leaves it first
         "supervision": "S",
     },
     "data": {"stereo": True, "source_offsets": []},

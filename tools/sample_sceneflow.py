@@ -30,9 +30,9 @@ from geossl.evaluation.scene_flow_truth import lift
 from geossl.formats.atomic import write_text_atomic
 from geossl.formats.image import write_image
 from geossl.formats.npy import read_npy
+from geossl.formats.prediction_meta import read_meta
 from geossl.inputs import open_source
 from geossl.predict import SceneFlowRequest, predict_scene_flow
-from geossl.prediction_folder import read_meta
 from geossl.visualize import Picture, colorize_depth, colorize_flow, colorize_flow_error, stack
 from geossl.visualize_points import color_by_motion, raised_view, render_points
 
@@ -102,7 +102,7 @@ def draw(title: str, data: Path, out: Path) -> None:
     """Image, depth, flow and its error of every scored pair, and its points seen from above the camera."""
     spec, folder = FLOW_SETS[title][0].format(data=data), out / "predictions" / slug(title)
     images = {image.name: image for image in open_source(spec)}
-    meta = read_meta(folder / "meta.json")
+    meta = read_meta(folder).values
     assert meta is not None
     for item in flow_items(parse_source(spec)):
         labels, file = item.load_labels(), find_flow(folder / "flow", item.name)
