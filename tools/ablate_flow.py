@@ -17,7 +17,7 @@ from ablation import ARFLOW_ON_PAIRS, CONTINUED, FLOW_TRAIN, PAIRS, Scores, Stud
 
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.formats.image import write_image
-from geossl.report import read_metrics
+from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves, stack
 
 WIDTH, HEIGHT = 192, 64
@@ -123,9 +123,8 @@ def last_figures(run: Path) -> dict[str, float]:
 
 def errors_over_time(run: Path) -> dict[str, tuple[list[float], list[float]]]:
     """(steps, pixels) of each of `FIGURES`."""
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if "validation/flow/epe_all" in row]
-    steps = [float(row["step"]) for row in rows]
-    return {name: (steps, [float(row[f"validation/flow/{name}"]) for row in rows]) for name in FIGURES}
+    found = curves_of(read_metrics(run / "metrics.jsonl"))
+    return {name: found[f"validation/flow/{name}"] for name in FIGURES}
 
 
 def curves(out: Path, found: dict[str, Scores]) -> np.ndarray:

@@ -31,7 +31,7 @@ from geossl.data.synthetic import StreetOptions, write_street
 from geossl.engine.pretrain import pretrain
 from geossl.formats.atomic import write_text_atomic
 from geossl.formats.image import write_image
-from geossl.report import read_metrics
+from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves
 
 WIDTH, HEIGHT = 192, 64
@@ -175,8 +175,7 @@ def pretrained(arguments: argparse.Namespace, name: str, seed: int, data: Mappin
 
 def errors(run: Path) -> tuple[list[float], list[float]]:
     """Steps of the validations of a training, and AbsRel at them."""
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if METRIC in row]
-    return [float(row["step"]) for row in rows], [float(row[METRIC]) for row in rows]
+    return curves_of(read_metrics(run / "metrics.jsonl"))[METRIC]
 
 
 def share_of_steps(run: Path, goal: float) -> float:

@@ -47,10 +47,9 @@ from geossl.predict.common import (
     check_kinds,
     local_device,
     model_size,
-    predict_batches,
     to_model_size,
 )
-from geossl.predict.pairs import Pair, Picture, open_pairs, read_pairs
+from geossl.predict.pairs import Pair, Picture, open_pairs, predict_pairs
 from geossl.prediction_folder import begin, common_meta, my_share
 from geossl.types import MissingInput, PredictsFlow
 from geossl.visualize import colorize_flow, flow_legend
@@ -160,13 +159,7 @@ def predict_flow(
         flows = infer_flows(method, [images for _, images in group], windows, _network_size(size, loaded))
         return [partial(write, pair, _maps(pair, *both)) for (pair, _), both in zip(group, flows, strict=True)]
 
-    predict_batches(
-        lambda readers: read_pairs(readers, todo, steps, 2 * batch_size),
-        predict,
-        batch_size,
-        (len(mine) - len(todo), len(mine)),
-        progress,
-    )
+    predict_pairs(todo, steps, predict, batch_size, len(mine), progress)
     renewed = {pair.first.clip for pair in todo}
     for clip, path in videos.items():
         if clip in renewed or not path.is_file():

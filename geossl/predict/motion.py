@@ -40,10 +40,10 @@ from geossl.geometry.rigidity import (
 )
 from geossl.geometry.visibility import forward_backward_check
 from geossl.inputs import InputImage
-from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, model_size, predict_batches
+from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, model_size
 from geossl.predict.depth import infer_depth
 from geossl.predict.flow import ABSOLUTE, RELATIVE, infer_flows, windows_of
-from geossl.predict.pairs import Pair, Picture, open_pairs, read_pairs, require_cameras
+from geossl.predict.pairs import Pair, Picture, open_pairs, predict_pairs, require_cameras
 from geossl.predict.scene_flow_inference import Group, camera_of, motion_offsets, motions_to_next
 from geossl.prediction_folder import begin, my_share, parts_meta
 from geossl.types import MissingInput, PredictsDepth, PredictsFlow
@@ -109,13 +109,7 @@ def predict_motion(
         found = infer_motion(depth_model, flow_model, group)
         return [partial(write, pair, images[0], maps) for (pair, images), maps in zip(group, found, strict=True)]
 
-    predict_batches(
-        lambda readers: read_pairs(readers, todo, steps, 2 * batch_size),
-        predict,
-        batch_size,
-        (len(mine) - len(todo), len(mine)),
-        progress,
-    )
+    predict_pairs(todo, steps, predict, batch_size, len(mine), progress)
     return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
 
 

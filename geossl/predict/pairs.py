@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from geossl.data.build import build_targets
 from geossl.data.images import ImageReader
 from geossl.data.samples import Sample, View, Wanted
 from geossl.inputs import InputImage, is_specification, open_source
+from geossl.predict.common import Progress, predict_batches
 
 Picture = NDArray[np.uint8]
 
@@ -144,6 +145,24 @@ def read_pairs(
             yield _decoded(*queue.popleft(), steps)
     while queue:
         yield _decoded(*queue.popleft(), steps)
+
+
+def predict_pairs(
+    todo: Sequence[Pair],
+    steps: Sequence[int],
+    predict: Callable[[list[tuple[Pair, dict[int, Picture]]]], Iterable[Callable[[], None]]],
+    batch_size: int,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """`predict_batches` of pairs with their images of `steps`; of the `total` pairs, all but these are done before."""
+    predict_batches(
+        lambda readers: read_pairs(readers, todo, steps, 2 * batch_size),
+        predict,
+        batch_size,
+        (total - len(todo), total),
+        progress,
+    )
 
 
 def _decoded(

@@ -39,9 +39,9 @@ from geossl.formats.safe_paths import inside
 from geossl.geometry.camera import backproject
 from geossl.geometry.conversion import scene_flow_to_flow
 from geossl.inputs import InputImage, is_specification
-from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device, predict_batches
+from geossl.predict.common import PredictionSummary, Progress, check_kinds, local_device
 from geossl.predict.flow import ABSOLUTE, RELATIVE, windows_of
-from geossl.predict.pairs import Pair, open_pairs, read_pairs, require_cameras
+from geossl.predict.pairs import Pair, open_pairs, predict_pairs, require_cameras
 from geossl.predict.scene_flow_inference import (
     Group,
     camera_of,
@@ -188,13 +188,7 @@ def _predict(
         return [partial(write, pair, images[0], *of) for (pair, images), of in zip(group, estimates, strict=True)]
 
     size = request.batch_size
-    predict_batches(
-        lambda readers: read_pairs(readers, todo, sorted(steps), 2 * size),
-        predict,
-        size,
-        (len(mine) - len(todo), len(mine)),
-        request.progress,
-    )
+    predict_pairs(todo, sorted(steps), predict, size, len(mine), request.progress)
     return PredictionSummary(len(todo), len(mine) - len(todo), time.perf_counter() - start, out)
 
 
