@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ABI = 6  # GEOSSL_ABI of csrc/geossl.h
+ABI = 7  # GEOSSL_ABI of csrc/geossl.h
 
 
 def loaded() -> ctypes.CDLL | None:

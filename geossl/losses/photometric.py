@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geossl.geometry.precision import float32_island
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels.ssim import ssim_and_l1
 
 C1 = 0.01**2
 C2 = 0.03**2
@@ -46,20 +48,18 @@ class _BoxMean(torch.autograd.Function):
 
 
 @float32_island
-def ssim_map(a: Tensor, b: Tensor, border: Literal["reflect", "valid"] = "reflect") -> Tensor:
-    """Structural dissimilarity, clamp((1 - SSIM) / 2, 0, 1), with a 3x3 box window.
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """Structural dissimilarity, clamp((1 - SSIM) / 2, 0, 1), with a 3x3 box window over reflected borders.
 
     Args:
         a, b: (B, C, H, W) in [0, 1].
-        border: `reflect` pads by one pixel (Monodepth2) and keeps the size; `valid` (Monodepth) gives H-2 x W-2.
 
     Returns:
-        (B, C, H, W) or (B, C, H-2, W-2) in [0, 1]; 0 where the windows are equal.
+        (B, C, H, W) in [0, 1]; 0 where the windows are equal.
 
     Source: Wang et al., TIP 2004, eq. 13; C1 = 0.01^2, C2 = 0.03^2.
     """
-    if border == "reflect":
-        a, b = F.pad(a, (1, 1, 1, 1), "reflect"), F.pad(b, (1, 1, 1, 1), "reflect")
+    a, b = F.pad(a, (1, 1, 1, 1), "reflect"), F.pad(b, (1, 1, 1, 1), "reflect")
     # One pooling call for all five moments: each is a mean over the window.
     moments = box_mean(torch.cat([a, b, a * a, b * b, a * b], dim=1))
     mean_a, mean_b, square_a, square_b, product = moments.chunk(5, dim=1)
@@ -70,17 +70,22 @@ def ssim_map(a: Tensor, b: Tensor, border: Literal["reflect", "valid"] = "reflec
 
 
 @float32_island
-def photometric_map(a: Tensor, b: Tensor, ssim_weight: float = 0.85) -> Tensor:
-    """The field's photometric error: ssim_weight * SSIM + (1 - ssim_weight) * L1, averaged over channels.
+def photometric_map(a: Tensor, b: Tensor, ssim_weight: float = 0.85, l1_weight: float | None = None) -> Tensor:
+    """The field's photometric error: ssim_weight * SSIM + l1_weight * L1, each averaged over channels.
 
     Args:
         a, b: (B, C, H, W) in [0, 1].
+        ssim_weight: Of `ssim_map`.
+        l1_weight: Of `l1_map`; None: what `ssim_weight` leaves of 1.
 
     Returns:
         (B, 1, H, W).
 
     Source: Godard et al., ICCV 2019, eq. 2.
     """
+    l1_weight = 1 - ssim_weight if l1_weight is None else l1_weight
     if ssim_weight == 0:
-        return l1_map(a, b)
-    return ssim_weight * ssim_map(a, b).mean(1, keepdim=True) + (1 - ssim_weight) * l1_map(a, b)
+        return l1_weight * l1_map(a, b)
+    if a.shape == b.shape and a.shape[1] == 3 and min(a.shape[2:]) >= 2 and cpu_kernels_run(a, b):
+        return ssim_and_l1(a, b, ssim_weight, l1_weight)
+    return ssim_weight * ssim_map(a, b).mean(1, keepdim=True) + l1_weight * l1_map(a, b)

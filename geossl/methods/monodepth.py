@@ -28,7 +28,7 @@ from geossl.geometry.conversion import per_sample
 from geossl.geometry.pixels import size_of
 from geossl.geometry.warping import warp_by_disparity
 from geossl.losses.consistency import left_right_consistency
-from geossl.losses.photometric import l1_map, ssim_map
+from geossl.losses.photometric import l1_map, photometric_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.stereo import MetricByBaseline, baseline_of, left_right
 from geossl.networks.depth_decoder import DepthDecoder
@@ -145,7 +145,8 @@ class Monodepth(MetricByBaseline):
     def appearance(self, warped: Tensor, image: Tensor) -> Tensor:
         """Eq. 2: SSIM without padding and L1, each averaged over its own pixels."""
         alpha = self.options.ssim_weight
-        return alpha * ssim_map(warped, image, border="valid").mean() + (1 - alpha) * l1_map(warped, image).mean()
+        ssim = photometric_map(warped, image, alpha, 0)[..., 1:-1, 1:-1]
+        return ssim.mean() + (1 - alpha) * l1_map(warped, image).mean()
 
     def roughness(self, disparity: Tensor, image: Tensor) -> Tensor:
         return self.options.smoothness * mean_of(edge_aware_smoothness(disparity, image))

@@ -36,7 +36,7 @@ from geossl.geometry.pixels import pixel_grid_like, sample_at_pixels, size_of
 from geossl.geometry.transforms import area_reduced, flip_K
 from geossl.geometry.visibility import in_view, range_map
 from geossl.geometry.warping import warp_by_disparity
-from geossl.losses.photometric import l1_map, ssim_map
+from geossl.losses.photometric import photometric_map
 from geossl.losses.reduction import masked_mean
 from geossl.losses.scene_flow import equal_factors, length, point_distance, scene_flow_roughness
 from geossl.losses.smoothness import edge_aware_second_order, mean_of
@@ -209,7 +209,7 @@ class SelfMonoSF(MetricByBaseline):
         """(B, 1, h, w) photometric error of section 3.2."""
         alpha = self.options.ssim_weight
         colours = image.shape[1] if self.options.photometric_reduction == "sum_rgb" else 1
-        return alpha * ssim_map(image, warped).mean(1, keepdim=True) + (1 - alpha) * colours * l1_map(image, warped)
+        return photometric_map(image, warped, alpha, (1 - alpha) * colours)
 
     @torch.no_grad()
     def visible(self, flow: Tensor, backward_flow: Tensor) -> Tensor:

@@ -171,31 +171,10 @@ GEOSSL_INLINE void sample(const float *source, int width, const Scratch *s, floa
     }
 }
 
-/* Adds the error of one colour (see unwarped.c), and the gradient of its SSIM part to the window's mean, mean
- * square and mean product: the factor 1/9 of the box is in them. */
-GEOSSL_INLINE void compare(In sum, In square, In product, In mean_b, In variance_b, In a, In b, float ssim_weight,
-                           Out error, float *const *gradient, int width) {
-    float of_ssim = ssim_weight * (1.0f / COLOURS), of_l1 = (1 - ssim_weight) * (1.0f / COLOURS), ninth = 1.0f / 9;
-    Out to_mean = gradient[0], to_square = gradient[1], to_product = gradient[2];
-    GEOSSL_INDEPENDENT
-    for (int x = 0; x < width; x++) {
-        float ma = sum3(sum, x) * ninth, mb = mean_b[x];
-        float va = sum3(square, x) * ninth - ma * ma, cov = sum3(product, x) * ninth - ma * mb;
-        float n1 = 2 * ma * mb + SSIM_C1, n2 = 2 * cov + SSIM_C2;
-        float d1 = ma * ma + mb * mb + SSIM_C1, d2 = va + variance_b[x] + SSIM_C2;
-        float inverse = 1 / (d1 * d2), ssim = n1 * n2 * inverse;
-        float raw = (1 - ssim) * 0.5f, low = raw < 0 ? 0 : raw, e = low > 1 ? 1 : low;
-        float g = (raw >= 0) & (raw <= 1) ? -0.5f * of_ssim * ninth * inverse : 0;
-        error[x] += of_ssim * e + of_l1 * fabsf(a[x] - b[x]);
-        to_mean[x] = 2 * g * (mb * (n2 - n1) - ssim * ma * (d2 - d1));
-        to_square[x] = -g * ssim * d1;
-        to_product[x] = 2 * g * n1;
-    }
-}
-
 /* Errors of every view on row y; the target's moments are shared by the views. */
 GEOSSL_INLINE void compare_views(const Reprojection *r, const float *target, int y, Scratch *s) {
     int width = r->width, height = r->height;
+    float of_ssim = r->ssim_weight * (1.0f / COLOURS), of_l1 = (1 - r->ssim_weight) * (1.0f / COLOURS);
     for (int v = 0; v < r->views; v++) memcpy(s->view[v].error, s->view[v].hidden[y % 3], sizeof(float) * width);
     for (int c = 0; c < COLOURS; c++) {
         const float *b[3];
@@ -207,7 +186,7 @@ GEOSSL_INLINE void compare_views(const Reprojection *r, const float *target, int
             const float *a[3];
             for (int k = -1; k <= 1; k++) a[k + 1] = w->warped[reflected(y + k, height) % 3][c];
             column_sums_with(a, b, s->sum, s->square, s->product, width);
-            compare(s->sum, s->square, s->product, s->mean_b[c], s->variance_b[c], a[1], b[1], r->ssim_weight, w->error,
+            compare(s->sum, s->square, s->product, s->mean_b[c], s->variance_b[c], a[1], b[1], of_ssim, of_l1, w->error,
                     w->gradient[y % 3][c], width);
         }
     }
@@ -282,20 +261,15 @@ GEOSSL_INLINE void decide(const Reprojection *r, int sample, int y, Scratch *s, 
 }
 
 /* Column sums of one colour's gradients around row y, each weighted by the view's share of the error there. */
-GEOSSL_INLINE void gather_columns(const View *w, int c, int y, int height, int width, const float *zeros,
-                                  float *const *column) {
-    /* Rows outside the image have no windows; the windows of the border rows see the row next to it twice. */
-    float above = y == 1 ? 2 : 1, below = y == height - 2 ? 2 : 1;
-    const float *share_above = y > 0 ? w->share[(y + 2) % 3] : zeros, *share = w->share[y % 3];
-    const float *share_below = y + 1 < height ? w->share[(y + 1) % 3] : zeros;
+GEOSSL_INLINE void gather_view(const View *w, int c, int y, int height, int width, const float *zeros,
+                               float *const *column) {
+    const float *share[3], *windows[3][3];
     for (int k = 0; k < 3; k++) {
-        const float *p = w->gradient[(y + 2) % 3][c][k], *m = w->gradient[y % 3][c][k], *n = w->gradient[(y + 1) % 3][c][k];
-        float *sum = column[k];
-        GEOSSL_INDEPENDENT
-        for (int x = 0; x < width; x++)
-            sum[x] = above * share_above[x] * p[x] + share[x] * m[x] + below * share_below[x] * n[x];
-        sum[-1] = sum[width] = 0;
+        int slot = (y + k + 2) % 3, inside = y + k - 1 >= 0 && y + k - 1 < height;
+        share[k] = inside ? w->share[slot] : zeros;
+        for (int moment = 0; moment < 3; moment++) windows[k][moment] = w->gradient[slot][c][moment];
     }
+    gather_columns(windows, share, y, height, width, column);
 }
 
 /* Gradient of the mean error to the pixel that row y of a view is sampled at: grad_u, grad_v. */
@@ -306,22 +280,20 @@ GEOSSL_INLINE void to_pixels(const Reprojection *r, const float *target, int y, 
     memset(grad_u, 0, sizeof(float) * width);
     memset(grad_v, 0, sizeof(float) * width);
     for (int c = 0; c < COLOURS; c++) {
-        gather_columns(w, c, y, height, width, s->zeros, s->column);
+        gather_view(w, c, y, height, width, s->zeros, s->column);
         const float *of_mean = s->column[0], *of_square = s->column[1], *of_product = s->column[2];
         const float *a = w->warped[slot][c], *dx = w->dx[slot][c], *dy = w->dy[slot][c], *share = w->share[slot];
         const float *b = target + ((size_t)c * height + y) * width;
         GEOSSL_INDEPENDENT
         for (int x = 0; x < width; x++) {
-            float sign = a[x] > b[x] ? of_l1 : a[x] < b[x] ? -of_l1 : 0;
-            float g = sum3(of_mean, x) + 2 * a[x] * sum3(of_square, x) + b[x] * sum3(of_product, x) + sign * share[x];
+            float g = pixel_gradient(of_mean, of_square, of_product, a[x], b[x], of_l1 * share[x], x);
             grad_u[x] += g * dx[x];
             grad_v[x] += g * dy[x];
         }
-        /* The windows of the border columns see the column next to it twice. */
         int beside[2] = {1, width - 2}, border[2] = {0, width - 1};
         for (int i = 0; i < 2; i++) {
             int x = beside[i], o = border[i];
-            float g = of_mean[o] + 2 * a[x] * of_square[o] + b[x] * of_product[o];
+            float g = border_gradient(of_mean, of_square, of_product, a[x], b[x], o);
             grad_u[x] += g * dx[x];
             grad_v[x] += g * dy[x];
         }

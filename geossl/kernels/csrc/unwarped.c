@@ -3,21 +3,6 @@
 
 #include <math.h>
 
-/* Adds the error of one colour to `error`, weighted for the mean over colours; `b`'s moments are known. */
-GEOSSL_INLINE void add_error(In sum, In square, In product, In mean_b, In variance_b, In a, In b, float ssim_weight,
-                             Out error, int width) {
-    float of_ssim = ssim_weight * (1.0f / COLOURS), of_l1 = (1 - ssim_weight) * (1.0f / COLOURS);
-    GEOSSL_INDEPENDENT
-    for (int x = 0; x < width; x++) {
-        float ma = sum3(sum, x) * (1.0f / 9), mb = mean_b[x];
-        float va = sum3(square, x) * (1.0f / 9) - ma * ma, cov = sum3(product, x) * (1.0f / 9) - ma * mb;
-        float ssim = (2 * ma * mb + SSIM_C1) * (2 * cov + SSIM_C2) /
-                     ((ma * ma + mb * mb + SSIM_C1) * (va + variance_b[x] + SSIM_C2));
-        float raw = (1 - ssim) * 0.5f, low = raw < 0 ? 0 : raw, e = low > 1 ? 1 : low;
-        error[x] += of_ssim * e + of_l1 * fabsf(a[x] - b[x]);
-    }
-}
-
 /* A row of a packed image, colours apart. */
 GEOSSL_INLINE void unpack(const float *packed, float *const *colours, int width) {
     for (int c = 0; c < COLOURS; c++) {
@@ -50,7 +35,8 @@ GEOSSL_CLONES GEOSSL_EXPORT void geossl_unwarped_error(const float *source, cons
             column_sums(b, sum_b, square_b, width);
             window_moments(sum_b, square_b, mean_b, variance_b, width);
             column_sums_with(a, b, sum_a, square_a, product, width);
-            add_error(sum_a, square_a, product, mean_b, variance_b, a[1], b[1], ssim_weight, error, width);
+            add_error(sum_a, square_a, product, mean_b, variance_b, a[1], b[1], ssim_weight * (1.0f / COLOURS),
+                      (1 - ssim_weight) * (1.0f / COLOURS), error, width);
         }
     }
     free(rows);
