@@ -1,4 +1,4 @@
-"""The hot functions: photometric objective, census, correlation, lookup, visibility, decoder inputs, colour jitter."""
+"""The hot functions: photometric objective, SSIM and L1, census, correlation, lookup, visibility, decoder inputs, colour jitter."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from geossl.geometry.pixels import pixel_grid
 from geossl.geometry.transforms import area_reduced, upsample
 from geossl.geometry.visibility import forward_backward_check, range_map
 from geossl.losses.census import census_map
+from geossl.losses.photometric import photometric_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.reprojection import Criterion, Reprojection
 from geossl.networks.correlation import correlation
@@ -57,7 +58,7 @@ def kernel_contests(
         flow_size: (height, width) of the functions of flow.
         features: (channels, height, width) of the maps that are correlated.
     """
-    contests = [photometric_contest(plain, device, batch, *size)]
+    contests = [photometric_contest(plain, device, batch, *size), ssim_contest(plain, device, batch, *size)]
     contests += [census_contest(plain, device, batch, *flow_size, radius) for radius in (3, 1)]
     contests += [correlation_contest(plain, device, (batch, *shape)) for shape in features]
     contests.append(lookup_contest(plain, device, *(math.ceil(edge / 8) for edge in flow_size)))
@@ -115,6 +116,18 @@ def photometric_contest(
     part = f"photometric objective, {SCALES} scales, 2 sources, {batch}x{height}x{width}"
     # A pixel with errors that are equal to the last bits may choose either of them, and then has another gradient.
     return Contest(part, sides, goal=25, tolerance=2e-2, checks=checks)
+
+
+def ssim_contest(plain: PlainModules | None, device: torch.device, batch: int, height: int, width: int) -> Contest:
+    """SSIM and L1 of two images, with the gradient to the one that was warped."""
+    g = torch.Generator().manual_seed(2)
+    image, warped = (smooth((batch, 3, height, width), g).to(device) for _ in range(2))
+    warped.requires_grad_()
+    sides = own_sides(with_gradients(lambda: photometric_map(warped, image).mean(), [warped]))
+    if plain is not None:
+        objective = plain.reprojection.Objective(batch, height, width).to(device)
+        sides = {PLAIN: with_gradients(lambda: objective.photometric(warped, image).mean(), [warped]), **sides}
+    return Contest(f"SSIM and L1, {batch}x3x{height}x{width}", sides, tolerance=1e-3)
 
 
 def census_contest(

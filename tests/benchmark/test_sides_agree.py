@@ -45,7 +45,7 @@ def test_kernels_agree(plain: PlainModules) -> None:
     for contest in contests:
         outcome = hold(contest, 1, CPU)
         assert outcome.ratio is not None and outcome.deviation <= contest.tolerance
-    assert len(contests) == 10
+    assert len(contests) == 11
 
 
 def test_training_steps_agree(plain: PlainModules) -> None:
