@@ -37,7 +37,7 @@ from geossl.pretrain.objectives import alignment, uniformity
 from geossl.pretrain.views import Views, draw_view
 from geossl.types import Batch, Frame, Objective
 
-SIDE, TEST, LABELS, DRAWS = 16, 500, 100, 3
+IMAGES, SIDE, TEST, LABELS, DRAWS = 1797, 16, 500, 100, 3
 CALIBRATION = 30  # batches of which a random encoder's batch norm takes statistics
 VIEWS = Views(zoom=(0.9, 1.3), rotation_deg=15.0, saturation=0.0, hue=0.0, grey=0.0, blur_px=1.0)
 Row = Mapping[str, float]
@@ -121,6 +121,8 @@ ENTRIES = {
         lambda row, random: row["spread"] <= 0.1,
         "collapses: spread <= 0.1",
     ),
+    "instance": Entry(named("instance", samples=IMAGES - TEST)),
+    "instance, softmax": Entry(named("instance", samples=IMAGES - TEST, loss="softmax")),
     "denoise": Entry(
         named("denoise", views=False),
         lambda row, random: row["lin100"] >= random["lin100"] + 0.07,
@@ -156,7 +158,7 @@ def main() -> None:
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """(1797, 3, 16, 16) in [0, 1], grey, in a fixed order of their own, and (1797,) labels."""
+    """(IMAGES, 3, SIDE, SIDE) in [0, 1], grey, in a fixed order of their own, and (IMAGES,) labels."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:

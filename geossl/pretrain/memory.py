@@ -1,4 +1,4 @@
-"""What outlives a step: a queue of keys, a bank of samples, a moving average of weights.
+"""What outlives a step: a queue of keys, a bank of samples and its normaliser, a moving average of weights.
 
 All of it is in the state dict, so that a resumed training goes on exactly. With several processes each takes in what
 all of them have made, so that all keep the same.
@@ -6,6 +6,7 @@ all of them have made, so that all keep the same.
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -77,6 +78,40 @@ class SampleBank(nn.Module):
         index, vectors = gathered(index), F.normalize(gathered(vectors).to(self.vectors), dim=1)
         moved = self.momentum * self.vectors[index] + (1 - self.momentum) * vectors
         self.vectors.index_copy_(0, index, F.normalize(moved, dim=1))
+
+
+class Partition(nn.Module):
+    """The normaliser Z of probabilities that are known up to a factor: estimated at first, then a constant.
+
+    Each batch has its own estimate until as many samples were seen as there are; what the batch then found stays.
+    Before that the bank still holds random vectors, to which no image is near: a Z of theirs is far too small for
+    images, so that all noise passes for data and nothing else is learned.
+
+    Args:
+        samples: Of the data set.
+
+    Source: Wu et al., CVPR 2018, section 3.2.
+    """
+
+    log: Tensor
+    seen: Tensor
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self.samples = samples
+        self.register_buffer("log", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        """() this batch's estimate of log Z -> the log Z to use."""
+        return torch.where(self.seen < self.samples, estimate, self.log)
+
+    @torch.no_grad()
+    def after_step(self, estimate: Tensor, batch: int) -> None:
+        """Takes in the estimate of a step and its number of samples a process."""
+        of_all = gathered(estimate[None])
+        self.log.copy_(self(of_all.logsumexp(0) - math.log(len(of_all))))
+        self.seen += batch * len(of_all)
 
 
 class Ema(nn.Module):

@@ -9,8 +9,11 @@ Differs:
     * Encoder and decoder are convolutional, their weights apart (Vincent: two layers with tied weights).
     * The variational code is a vector at each place of the deepest feature; its divergence and the squared error are
       means over places and pixels instead of sums, and weighed by an option.
-    * Inpainting has no adversary, whose weight is 0.001 in the paper: it sharpens pictures, not features. The hole is
-      a rectangle anywhere, with half of the sides.
+    * Inpainting's hole is a rectangle anywhere, with half of the sides. Errors are of images in 0..1 (paper: -1..1,
+      which makes them four times as large beside the adversary).
+    * Its adversary sees the image with the filled hole (paper: what the decoder made, without its surroundings) and
+      has no batch norm. Both learn in one step by a reversed gradient (paper: alternating, each with its own
+      optimiser), which is the minimax game, not the non-saturating one. `train.grad_clip` clips the norm of both.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from geossl.geometry.pixels import pixel_grid_like, size_of
 from geossl.losses.reduction import masked_mean
 from geossl.networks.blocks import conv_float32, crop_like
 from geossl.networks.flow_layers import leaky_conv
+from geossl.pretrain.adversary import Discriminator, adversarial_loss
 from geossl.pretrain.method import Pretraining, PretrainingOptions
 from geossl.types import Batch, Objective
 
@@ -50,6 +54,9 @@ class InpaintingOptions(ReconstructionOptions):
     hole: float = Field(0.5, gt=0, lt=1, description="Sides of the hole, as shares of the image's.")
     overlap: float = Field(7 / 128, ge=0, description="Rim of known pixels that count too, as a share of the height.")
     overlap_weight: float = Field(10.0, ge=0, description="Of the rim, relative to the hole.")
+    adversary: float = Field(
+        0.001, ge=0, lt=1, description="Weight of what tells filled images from real ones; the error has the rest."
+    )
 
 
 class Decoder(nn.Module):
@@ -138,6 +145,10 @@ class Inpainting(AutoEncoder):
 
     Options = InpaintingOptions
 
+    def __init__(self, options: InpaintingOptions) -> None:
+        super().__init__(options)
+        self.discriminator = Discriminator() if options.adversary else None
+
     def forward(self, batch: Batch) -> Objective:
         image, options = batch.target.image, self.options
         rim = round(options.overlap * image.shape[-2])
@@ -148,8 +159,14 @@ class Inpainting(AutoEncoder):
         weight = torch.where(wide & ~hole, options.overlap_weight, 1.0)
         # Over the mean weight, so that the loss keeps its size whatever the rim.
         loss = masked_mean(error * weight, wide) / masked_mean(weight, wide).clamp_min(1e-6)
-        shown = torch.where(hole, found.detach().clamp(0, 1).to(image), image)
-        return Objective({"inpainting": loss}, {"given": given, "found": shown})
+        terms, health = {"inpainting": (1 - options.adversary) * loss}, {}
+        filled = torch.where(hole, found, image.float())
+        if self.discriminator is not None:
+            # Its weight is in the gradient that reaches the decoder; the discriminator itself learns with the whole.
+            terms["adversary"], health["discriminator"] = adversarial_loss(
+                self.discriminator, image.float(), filled, options.adversary
+            )
+        return Objective(terms, {"given": given, "found": filled.detach().clamp(0, 1)}, health)
 
 
 def normal_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pretrain_metric triplet": {"loss": "triplet"},
     "pretrain_metric lifted": {"loss": "lifted"},
     "pretrain_metric n_pair": {"loss": "n_pair"},
+    "pretrain_instance softmax": {"samples": 6, "loss": "softmax"},
+    "pretrain_inpaint alone": {"adversary": 0.0},
 }
 CASES = [*PRETRAINING, *(name for name in OPTIONS if " " in name)]  # a method by its name, or with a variant's behind
 
