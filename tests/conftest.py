@@ -7,6 +7,8 @@ import pytest
 import torch
 
 torch.set_num_threads(2)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, by whatever comes first
 
 
 @pytest.fixture(scope="session")

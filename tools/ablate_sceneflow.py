@@ -35,9 +35,9 @@ HELD_OUT = StreetOptions(sequences=8, frames=6, width=WIDTH, height=HEIGHT, seed
 FIGURES = tuple(f"{name}_all{UNITS[name]}" for name in ("d1", "d2", "fl", "sf", "epe3d"))
 SCENE_FLOW = {
     "method": "self_mono_sf",
-    "model": {"width": 0.25, "normalize_costs": True},
+    "model": {"width": 0.25, "normalize_costs": True, "depth_apart": 1.0},
     "data": {"stereo": True, "stereo_sources": True, "source_offsets": [1]},
-    "train": {"steps": 500},
+    "train": {"steps": 800},
 }
 DEPTH = {
     "method": "monodepth2",
@@ -51,17 +51,17 @@ DEPTH = {
         "outside": "ignore",
     },
     "data": {"stereo": True, "source_offsets": []},
-    "train": {"steps": 950},
+    "train": {"steps": 900},
 }
 FLOW = {
     "method": "arflow",
     "model": NARROW_ARFLOW,
     "data": {"source_offsets": [1]},
-    "train": {"steps": 275},
+    "train": {"steps": 300},
 }
 PARTS = "depth and flow"
 SELF_MONO_SF = Study(
-    base={"train": FLOW_TRAIN},
+    base={"train": {**FLOW_TRAIN, "warmup": 0.1}},
     variants={
         "full": SCENE_FLOW,
         "no point loss": merge(SCENE_FLOW, {"model": {"point": 0.0}}),

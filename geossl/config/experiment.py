@@ -60,8 +60,10 @@ class Train(Strict):
     freeze_batchnorm: bool = Field(False, description="Use running statistics and do not update them.")
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    kernels: Literal["auto", "plain"] = Field(
-        "auto", description="auto: compiled kernels where they fit; plain: torch only, the same figures, slower."
+    kernels: Literal["auto", "plain", "gpu"] = Field(
+        "auto",
+        description="auto: compiled CPU kernels where they fit; plain: torch only, the same figures, slower; gpu: as "
+        "auto, and Triton kernels on CUDA, which have not been measured on a GPU yet.",
     )
     log_every: int = Field(20, ge=1, description="Steps between lines of metrics.jsonl.")
     sample_every: int = Field(500, ge=1, description="Steps between sample pictures.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from geossl.geometry.pixels import in_image, pixel_grid_like
 from geossl.geometry.precision import float32_island
 from geossl.geometry.warping import splat, warp_by_flow
-from geossl.kernels import cpu_kernels_run
+from geossl.kernels import kernels_run
 from geossl.kernels import visibility as fast
 
 Visibility = Literal["none", "forward_backward", "range_map", "soft_range_map"]
@@ -98,7 +98,7 @@ def forward_backward_check(
     Source: Meister et al., AAAI 2018, eq. 1.
     """
     fits = flow.shape == backward_flow.shape and flow.shape[1] == 2 and flow.shape[3] > 1
-    if fits and cpu_kernels_run(flow, backward_flow):
+    if fits and kernels_run(flow, backward_flow):
         return fast.returns(flow, backward_flow, relative, absolute)
     warped, inside = warp_by_flow(backward_flow, flow)
     residual = (flow + warped).square().sum(1, keepdim=True)
@@ -119,6 +119,6 @@ def range_map(backward_flow: Tensor) -> Tensor:
 
     Source: Wang et al., CVPR 2018 (Occlusion aware unsupervised learning of optical flow), eq. 2.
     """
-    if backward_flow.shape[1] == 2 and cpu_kernels_run(backward_flow):
+    if backward_flow.shape[1] == 2 and kernels_run(backward_flow):
         return fast.landed(backward_flow)
     return splat(torch.ones_like(backward_flow[:, :1]), backward_flow)

@@ -1,4 +1,4 @@
-"""The soft census distance on the CPU, forward and backward, without maps of the neighbours."""
+"""The soft census distance, forward and backward, without maps of the neighbours; here on the CPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geossl.kernels import gpu_kernels_run
 from geossl.kernels.library import INT, POINTER, bands, in_parallel, kernel, pointer
 
 ROWS = 32  # of csrc/census.c: rows that are worked on at once, by the radius
@@ -17,12 +18,16 @@ def census_distance(a: Tensor, b: Tensor, radius: int) -> Tensor:
     """The distance of `losses.census.census_map`, summed over the patch.
 
     Args:
-        a, b: (B, 3, H, W) RGB in [0, 1], float32 on the CPU.
+        a, b: (B, 3, H, W) RGB in [0, 1], such that `kernels_run`.
         radius: Of the patch, at least 1.
 
     Returns:
         (B, H, W), 0 in the outermost `radius` rows and columns. Only the images are kept for the gradient.
     """
+    if gpu_kernels_run(a, b):
+        from geossl.kernels.gpu.census import census_distance as on_gpu
+
+        return on_gpu(a, b, radius)
     return _CensusDistance.apply(a, b, radius)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,7 @@
-"""The cost volume of two feature maps on the CPU, forward and backward, without shifted or padded copies of them."""
+"""The cost volume of two feature maps, forward and backward, without shifted or padded copies of them.
+
+Here on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from geossl.kernels import gpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel, pointer
 
 COLUMN, ROWS = 16, 3  # of csrc/correlation.c: pixels of a column, most rows at once
@@ -17,13 +21,17 @@ def scaled_correlation(a: Tensor, b: Tensor, max_displacement: int, stride: int,
     """The sums of `networks.correlation.correlation`, times `scale`.
 
     Args:
-        a, b: (B, C, H, W), float32 on the CPU. Maps in channels_last are copied first.
+        a, b: (B, C, H, W), such that `kernels_run`. Maps in channels_last are copied first.
         max_displacement: d, a multiple of `stride`.
         scale: 1 for the sum, 1 / C for the mean over the channels.
 
     Returns:
         (B, n * n, H, W), n = 2d / stride + 1. Only the maps are kept for the gradient.
     """
+    if gpu_kernels_run(a, b):
+        from geossl.kernels.gpu.correlation import scaled_correlation as on_gpu
+
+        return on_gpu(a, b, max_displacement, stride, scale)
     return _Correlation.apply(a, b, max_displacement // stride, stride, scale)  # type: ignore[no-any-return]
 
 

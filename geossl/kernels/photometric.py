@@ -1,8 +1,8 @@
 """Warp, photometric error, least error over views and auto-mask in one pass over the rows of every sample.
 
 Between the depth and the mean error of Monodepth2 the plain functions write some sixty maps and read them again in the
-backward pass. Here a row is warped, compared with its neighbours and differentiated while it is in the cache, and all
-that is kept is the gradient of the mean error, computed along with it.
+backward pass. Here, on the CPU, a row is warped, compared with its neighbours and differentiated while it is in the
+cache, and all that is kept is the gradient of the mean error, computed along with it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from geossl.kernels import cpu_kernels_run
+from geossl.kernels import cpu_kernels_run, gpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, LONG, POINTER, bands, in_parallel, kernel, pointer
 
 MAX_VIEWS = 8  # of csrc/reprojection.c
@@ -39,11 +39,13 @@ class Views:
 
     Attributes:
         target: (B, 3, H, W), contiguous.
-        sources: (V, B, H, W, 4), the colours of a pixel side by side.
+        sources: On the CPU (V, B, H, W, 4), the colours of a pixel side by side; on the GPU (V, B, 3, H, W).
+        on_gpu: Whether they are made for the GPU kernels.
     """
 
     target: Tensor
     sources: Tensor
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Reprojected:
 
 
 def prepare(target: Tensor, sources: Sequence[Tensor]) -> Views | None:
-    """Images as the kernel reads them, None where the plain functions have to run (see `cpu_kernels_run`).
+    """Images as the kernel reads them, None where the plain functions have to run (see `kernels_run`).
 
     Args:
         target: (B, 3, H, W). sources: As many views of the same size, without gradient.
@@ -74,7 +76,11 @@ def prepare(target: Tensor, sources: Sequence[Tensor]) -> Views | None:
     shape = target.shape
     learned = any(image.requires_grad for image in (target, *sources))
     fits = shape[1] == 3 and min(shape[2:]) >= 2 and 1 <= len(sources) <= MAX_VIEWS
-    if learned or not fits or any(s.shape != shape for s in sources) or not cpu_kernels_run(target, *sources):
+    if learned or not fits or any(s.shape != shape for s in sources):
+        return None
+    if gpu_kernels_run(target, *sources):
+        return Views(target.contiguous(), torch.stack([source.contiguous() for source in sources]), on_gpu=True)
+    if not cpu_kernels_run(target, *sources):
         return None
     b, _, h, w = shape
     packed = target.new_empty(len(sources), b, h, w, 4)
@@ -90,6 +96,10 @@ def prepare(target: Tensor, sources: Sequence[Tensor]) -> Views | None:
 
 def unwarped_errors(views: Views, ssim_weight: float = 0.85) -> Tensor:
     """(B, V, H, W) photometric errors of the unwarped sources, as of `geossl.losses.photometric.photometric_map`."""
+    if views.on_gpu:
+        from geossl.kernels.gpu.photometric import unwarped_errors as on_gpu
+
+        return on_gpu(views.target, views.sources, ssim_weight)
     count, b, h, w, _ = views.sources.shape
     out = views.target.new_empty(b, count, h, w)
     run = kernel("geossl_unwarped_error", POINTER, POINTER, POINTER, INT, INT, FLOAT, INT, INT)
@@ -133,10 +143,36 @@ def reproject(
 
     Differs: a second derivative is refused.
     """
-    rule = (min_z, ssim_weight, minimum, ignore_outside, maps)
+    rule = Rule(min_z, ssim_weight, minimum, ignore_outside, maps)
     loss, best, explained, *shown = _Reproject.apply(depth, homographies, epipoles, views, still, rule)
     named = dict(zip(("error", "moving", "warped"), shown, strict=True)) if maps else {}
     return Reprojected(loss, best, explained, named)
+
+
+class Rule(NamedTuple):
+    """How `reproject` is asked."""
+
+    min_z: float
+    ssim_weight: float
+    minimum: bool
+    ignore_outside: bool
+    maps: bool
+
+
+class Sums(NamedTuple):
+    """What a kernel gives: sums over all pixels, the gradients of the mean error, and maps, None unless asked for.
+
+    Attributes:
+        totals: (3,) float64, of the error, of its least over views where any has one, and of such pixels.
+        of_depth: (B, 1, H, W). of_projections: (V, B, 12), to homographies and epipoles.
+    """
+
+    totals: Tensor
+    of_depth: Tensor | None
+    of_projections: Tensor | None
+    error: Tensor | None
+    moving: Tensor | None
+    warped: Tensor | None
 
 
 class _Reproject(torch.autograd.Function):
@@ -148,31 +184,20 @@ class _Reproject(torch.autograd.Function):
         epipoles: Tensor,
         views: Views,
         still: Tensor | None,
-        rule: tuple[float, float, bool, bool, bool],
+        rule: Rule,
     ) -> tuple[Tensor | None, ...]:
-        min_z, ssim_weight, minimum, ignore_outside, maps = rule
-        b, _, h, w = depth.shape
         depth, still = depth.contiguous(), None if still is None else still.contiguous()
         matrices, vectors = homographies.contiguous(), epipoles.contiguous()
-        grad_depth = torch.empty_like(depth)
-        error = torch.empty_like(depth) if maps else None
-        moving = torch.empty_like(depth, dtype=torch.bool) if maps else None
-        warped = torch.empty_like(views.target) if maps else None
-        parts = bands(b, h)
-        sums = torch.empty(len(parts), SUMS + SUMS_OF_VIEW * len(matrices), dtype=torch.float64)
-        tensors = (depth, views.target, views.sources, matrices, vectors, still, grad_depth, error, moving, warped)
-        sizes = (b, h, w, len(matrices), minimum, ignore_outside)
-        arguments = _Arguments(*map(pointer, tensors), *sizes, ssim_weight, min_z, 1 / depth.numel())
-        run = kernel("geossl_reprojection", POINTER, INT, INT, INT, POINTER)
-        in_parallel(lambda i: run(ctypes.addressof(arguments), *parts[i], pointer(sums[i])), len(parts))
-
-        of_sample = sums.unflatten(0, (b, -1)).sum(1)  # (B, 3 + 12 V)
-        loss, least, count = of_sample[:, :SUMS].sum(0)
-        of_view = of_sample[:, SUMS:].unflatten(1, (-1, SUMS_OF_VIEW)).movedim(0, 1).float()  # (V, B, 12)
-        grad_matrices = of_view[..., :9].unflatten(-1, (3, 3))
-        ctx.save_for_backward(grad_depth, grad_matrices, of_view[..., 9:])
+        if views.on_gpu:
+            found = _on_gpu(depth, matrices, vectors, views, still, rule, any(ctx.needs_input_grad))
+        else:
+            found = _on_cpu(depth, matrices, vectors, views, still, rule)
+        if found.of_projections is not None:
+            of_views = found.of_projections.float()
+            ctx.save_for_backward(found.of_depth, of_views[..., :9].unflatten(-1, (3, 3)), of_views[..., 9:])
+        loss, least, count = found.totals
         means = ((loss / depth.numel()).float(), (least / count).float(), (count / depth.numel()).float())
-        outputs = (*means, error, moving, warped)
+        outputs = (*means, found.error, found.moving, found.warped)
         ctx.mark_non_differentiable(*(x for x in outputs[1:] if x is not None))
         return outputs
 
@@ -181,3 +206,48 @@ class _Reproject(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True, of which the saved gradients would be constants
             raise RuntimeError("the fused reprojection has no second derivative; use kernels.use('plain').")
         return (*(saved * grad for saved in ctx.saved_tensors), None, None, None)
+
+
+def _on_cpu(depth: Tensor, matrices: Tensor, vectors: Tensor, views: Views, still: Tensor | None, rule: Rule) -> Sums:
+    b, _, h, w = depth.shape
+    of_depth = torch.empty_like(depth)
+    error = torch.empty_like(depth) if rule.maps else None
+    moving = torch.empty_like(depth, dtype=torch.bool) if rule.maps else None
+    warped = torch.empty_like(views.target) if rule.maps else None
+    parts = bands(b, h)
+    sums = torch.empty(len(parts), SUMS + SUMS_OF_VIEW * len(matrices), dtype=torch.float64)
+    tensors = (depth, views.target, views.sources, matrices, vectors, still, of_depth, error, moving, warped)
+    sizes = (b, h, w, len(matrices), rule.minimum, rule.ignore_outside)
+    arguments = _Arguments(*map(pointer, tensors), *sizes, rule.ssim_weight, rule.min_z, 1 / depth.numel())
+    run = kernel("geossl_reprojection", POINTER, INT, INT, INT, POINTER)
+    in_parallel(lambda i: run(ctypes.addressof(arguments), *parts[i], pointer(sums[i])), len(parts))
+    of_sample = sums.unflatten(0, (b, -1)).sum(1)  # (B, 3 + 12 V)
+    of_view = of_sample[:, SUMS:].unflatten(1, (-1, SUMS_OF_VIEW)).movedim(0, 1)  # (V, B, 12)
+    return Sums(of_sample[:, :SUMS].sum(0), of_depth, of_view, error, moving, warped)
+
+
+def _on_gpu(
+    depth: Tensor,
+    matrices: Tensor,
+    vectors: Tensor,
+    views: Views,
+    still: Tensor | None,
+    rule: Rule,
+    with_gradient: bool,
+) -> Sums:
+    from geossl.kernels.gpu.photometric import reproject as on_gpu
+
+    min_z, ssim_weight, minimum, ignore_outside, maps = rule
+    found = on_gpu(
+        views.target,
+        views.sources,
+        depth,
+        torch.cat([matrices.flatten(2), vectors], -1),
+        still,
+        min_z=min_z,
+        ssim_weight=ssim_weight,
+        minimum=minimum,
+        ignore_outside=ignore_outside,
+        with_gradient=with_gradient,
+    )
+    return Sums(*found) if maps else Sums(*found[:3], None, None, None)

@@ -1,10 +1,11 @@
-"""Range map and forward-backward check on the CPU in one pass over the flow, without gradient."""
+"""Range map and forward-backward check in one pass over the flow, without gradient; here on the CPU."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from geossl.kernels import gpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, POINTER, bands, in_parallel, kernel, pointer
 
 
@@ -12,11 +13,15 @@ def landed(flow: Tensor) -> Tensor:
     """The sums of `geometry.visibility.range_map`.
 
     Args:
-        flow: (B, 2, H, W) pixels, float32 on the CPU. A pixel whose flow is not finite lands nowhere.
+        flow: (B, 2, H, W) pixels, such that `kernels_run`. A pixel whose flow is not finite lands nowhere.
 
     Returns:
         (B, 1, H, W).
     """
+    if gpu_kernels_run(flow):
+        from geossl.kernels.gpu.visibility import landed as on_gpu
+
+        return on_gpu(flow)
     flow = flow.contiguous()
     batch, _, h, w = flow.shape
     parts = bands(batch, h)
@@ -36,11 +41,15 @@ def returns(flow: Tensor, backward_flow: Tensor, relative: float, absolute: floa
     """The test of `geometry.visibility.forward_backward_check`.
 
     Args:
-        flow, backward_flow: (B, 2, H, W) pixels, float32 on the CPU, W at least 2.
+        flow, backward_flow: (B, 2, H, W) pixels, such that `kernels_run`, W at least 2.
 
     Returns:
         (B, 1, H, W) bool, False where a flow that takes part is not finite.
     """
+    if gpu_kernels_run(flow, backward_flow):
+        from geossl.kernels.gpu.visibility import returns as on_gpu
+
+        return on_gpu(flow, backward_flow, relative, absolute)
     flow, backward_flow = flow.contiguous(), backward_flow.contiguous()
     batch, _, h, w = flow.shape
     visible = torch.empty(batch, 1, h, w, dtype=torch.bool)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from geossl.geometry.constants import vector_like
 from geossl.geometry.precision import float32_island
-from geossl.kernels import cpu_kernels_run
+from geossl.kernels import kernels_run
 from geossl.kernels.census import census_distance
 
 GREY = (0.2989, 0.5870, 0.1140)  # ITU-R 601-2 luma
@@ -51,7 +51,7 @@ def census_map(
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected (B, 3, H, W) twice.")
     if radius < 1:
         raise ValueError(f"radius is {radius}; expected at least 1.")
-    if cpu_kernels_run(a, b):
+    if kernels_run(a, b):
         distance = census_distance(a, b, radius)[:, None]
     else:
         distance = _CensusDistance.apply(torch.stack([grey_255(a), grey_255(b)]), radius)[:, None]  # type: ignore[index]

@@ -56,7 +56,7 @@ class ARFlowOptions(Strict):
         None, description="Of the feature pyramid: the encoder folder of a pre-training with encoder pwclite."
     )
     normalize_costs: bool = Field(
-        False, description="Standardise features before they are correlated, as UFlow does, to learn sooner."
+        False, description="Standardise features before they are correlated, and each pixel's costs, to learn sooner."
     )
     level_weights: tuple[float, float, float, float, float] = Field(
         (1.0, 1.0, 1.0, 1.0, 0.0),

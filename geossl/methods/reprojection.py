@@ -1,6 +1,6 @@
 """How well other views explain a target through its depth: warp, photometric error, least over views, auto-mask.
 
-The plain functions below are the definition (Monodepth2's eq. 4 and 5). Where the CPU kernels fit, `Reprojection` runs
+The plain functions below are the definition (Monodepth2's eq. 4 and 5). Where kernels fit, `Reprojection` runs
 `geossl.kernels.photometric` instead, which computes the same in one pass.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from geossl.geometry.camera import MIN_Z, projection
 from geossl.geometry.precision import float32_island
 from geossl.geometry.warping import synthesize_target
+from geossl.kernels import kernels_run
 from geossl.kernels import photometric as fused
 from geossl.kernels.photometric import Reprojected
 from geossl.losses.photometric import photometric_map
@@ -77,7 +78,7 @@ class Reprojection:
         """
         depth = depth.float() if depth.dtype in (torch.float16, torch.bfloat16) else depth
         plain = weight is not None or self.left_out is not None
-        if self.prepared is not None and not plain and fused.cpu_kernels_run(depth):
+        if self.prepared is not None and not plain and kernels_run(depth):
             return self.in_one_pass(depth, maps)
         first, errors = reprojection_errors(self.target, depth, self.views, self.criterion)
         errors = errors if weight is None else weighted(errors, weight)

@@ -15,6 +15,8 @@ Differs:
       scales are averages over areas.
     * The zoom is of the resized image, not of a crop of the original.
     * `photometric_reduction: mean` averages the colours' differences instead of adding them.
+    * `depth_apart` keeps the gradient of wrong motions from depth at first, as Hur and Roth begin their later system
+      (Self-supervised multi-frame monocular scene flow, CVPR 2021). https://arxiv.org/abs/2105.02216
     * The weights of second differences are the paper's at its 832 pixels of width. In smaller images a surface bends
       more from pixel to pixel; with the paper's weight at 192 pixels nothing but smooth motion is learned.
 """
@@ -59,7 +61,10 @@ class SelfMonoSFOptions(Strict):
         None, description="Of the feature pyramid: the encoder folder of a pre-training with encoder self_mono_sf."
     )
     normalize_costs: bool = Field(
-        False, description="Standardise features before they are correlated, as UFlow does, to learn sooner."
+        False, description="Standardise features before they are correlated, and each pixel's costs, to learn sooner."
+    )
+    depth_apart: float = Field(
+        0.0, ge=0, le=1, description="Share of the training, from its beginning, in which motion does not teach depth."
     )
     scale_weights: tuple[float, float, float, float, float] = Field(
         (4.0, 2.0, 1.0, 1.0, 1.0), description="Of the estimates at 1, 1/2, 1/4, 1/8, 1/16 of the size."
@@ -121,7 +126,7 @@ class SelfMonoSF(MetricByBaseline):
             view, right_view = (area_reduced(frame, size_of(right_fraction)) for frame in (left, right))
             terms, visible = self.disparity_terms(view, right_view, estimate.disparity_fraction, right_fraction, scale)
             of_disparity.append(terms)
-            terms, visible = self.motion_terms(view, estimate, baseline, visible, scale)
+            terms, visible = self.motion_terms(view, self.as_motion_sees(estimate), baseline, visible, scale)
             of_motion.append(terms)
             if scale == 0:
                 shown = self.shown(view, estimate, baseline, visible)
@@ -199,6 +204,12 @@ class SelfMonoSF(MetricByBaseline):
             "smoothness": options.scene_flow_smoothness * bend_weight(view, scale) * mean_of(roughness),
         }
         return terms, visible
+
+    def as_motion_sees(self, estimate: SceneFlowEstimate) -> SceneFlowEstimate:
+        """Without a gradient to depth where that learns apart."""
+        if self.progress >= self.options.depth_apart:
+            return estimate
+        return estimate._replace(disparity_fraction=estimate.disparity_fraction.detach())
 
     def projected(self, view: Frame, estimate: SceneFlowEstimate, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(2B, 1, h, w) depth, (2B, 2, h, w) flow to the other time, and where the moved points are in front."""

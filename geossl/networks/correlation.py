@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geossl.geometry.precision import float32_island
-from geossl.kernels import cpu_kernels_run
+from geossl.kernels import kernels_run
 from geossl.kernels.correlation import scaled_correlation
 
 
@@ -41,7 +41,7 @@ def correlation(
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same (B, C, H, W).")
     if stride < 1 or max_displacement < 0 or max_displacement % stride:
         raise ValueError(f"max_displacement is {max_displacement}; expected a multiple of the stride {stride}, or 0.")
-    if cpu_kernels_run(a, b):
+    if kernels_run(a, b):
         return scaled_correlation(a, b, max_displacement, stride, 1 / a.shape[1] if reduction == "mean" else 1.0)
     costs: Tensor = _Correlation.apply(a, b, max_displacement, stride)
     return costs / a.shape[1] if reduction == "mean" else costs
@@ -71,6 +71,33 @@ def standardized_pair(a: Tensor, b: Tensor, eps: float = 1e-6) -> tuple[Tensor, 
     variance = (a.var(dims, correction=0, keepdim=True) + b.var(dims, correction=0, keepdim=True)) / 2
     scale = (variance + eps).rsqrt()
     return (a - mean) * scale, (b - mean) * scale
+
+
+def pyramid_costs(own: Tensor, other: Tensor, max_displacement: int, leak: float, normalize: bool) -> Tensor:
+    """The cost volume of a pyramid's level, as PWC-Net's estimators see it.
+
+    Args:
+        own, other: (B, C, H, W) features, the other image's warped.
+        leak: Of the leaky ReLU that costs go through.
+        normalize: Correlate standardised features, and give every pixel's costs mean 0 and variance 1 over the
+            displacements. Features are smooth and correlate with all of their surroundings, above all in a network
+            that has learned nothing yet: a pixel's costs are nearly equal then, and what tells its displacement is a
+            small part of them, which is found late.
+
+    Returns:
+        (B, (2d + 1)^2, H, W) float32.
+
+    Convention: ARFlow at half its width on the street, 600 steps (seed 0): EPE of visible pixels 1.75 with both, 3.8
+        after 300 steps with standardised features alone, where both have 2.3; 6.9 of zero flow. A single volume of
+        441 displacements (FlowNetC) gains nothing.
+    """
+    if normalize:
+        own, other = standardized_pair(own, other)
+    costs = F.leaky_relu(correlation(own, other, max_displacement), leak)
+    if not normalize:
+        return costs
+    centred = costs - costs.mean(1, keepdim=True)
+    return centred * (centred.square().mean(1, keepdim=True) + 1e-6).rsqrt()
 
 
 class _Correlation(torch.autograd.Function):

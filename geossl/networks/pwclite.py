@@ -12,14 +12,13 @@ from abc import ABC
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
 from geossl.networks.blocks import conv_float32
-from geossl.networks.correlation import correlation, standardized_pair
+from geossl.networks.correlation import pyramid_costs
 from geossl.networks.flow_layers import (
     CONTEXT_CHANNELS,
     ESTIMATOR_CHANNELS,
@@ -74,9 +73,7 @@ class _PWCLite(nn.Module, ABC):
             flow = flow_for(flow, features, views * b)
             warped, _ = warp_by_flow(features[b:], flow)
             own = for_every_other(views, features[:b])
-            if self.normalize_costs:
-                own, warped = standardized_pair(own, warped)
-            costs = F.leaky_relu(correlation(own, warped, MAX_DISPLACEMENT), LEAK)
+            costs = pyramid_costs(own, warped, MAX_DISPLACEMENT, LEAK, self.normalize_costs)
             appearance = for_every_other(views, conv_1x1(features[:b]))
             # The order that the released weights of each network expect.
             head = [costs, appearance] if views == 1 else [appearance, *beside_other(views, costs)]
@@ -95,7 +92,7 @@ class PWCLite(_PWCLite):
 
     Args:
         width: Factor of all channels; 1 is the paper's network.
-        normalize_costs: Compare standardised features, as UFlow does; the paper's network does not.
+        normalize_costs: As of `pyramid_costs`; the paper's network does not.
     """
 
     def __init__(self, width: float = 1.0, normalize_costs: bool = False) -> None:

@@ -25,7 +25,7 @@ from geossl.geometry.precision import float32_island
 from geossl.geometry.transforms import resize_K, upsample
 from geossl.geometry.warping import warp_by_scene_flow
 from geossl.networks.blocks import conv_float32
-from geossl.networks.correlation import correlation, standardized_pair
+from geossl.networks.correlation import pyramid_costs
 from geossl.networks.flow_layers import (
     CONTEXT_CHANNELS,
     ESTIMATOR_CHANNELS,
@@ -83,7 +83,7 @@ class SceneFlowNet(nn.Module):
 
     Args:
         width: Factor of all channels; 1 is the paper's network.
-        normalize_costs: Compare standardised features, as UFlow does; the paper's network does not.
+        normalize_costs: As of `pyramid_costs`; the paper's network does not.
     """
 
     def __init__(self, width: float = 1.0, normalize_costs: bool = False) -> None:
@@ -130,13 +130,14 @@ class SceneFlowNet(nn.Module):
         images = pad_to_multiple(torch.cat([first, second]), MULTIPLE)
         padded = size_of(images)
         pyramid = self.pyramid(images)[::-1]
+        rule = MAX_DISPLACEMENT, LEAK, self.normalize_costs
         before: tuple[Tensor, Tensor, Tensor] | None = None
         estimates: list[SceneFlowEstimate] = []
         for level, estimator in enumerate(self.estimators):
             own, other = pyramid[level].chunk(2)
             here = size_of(own)
             if before is None:
-                output, hidden = estimator(torch.cat([self.costs(own, other), own], 1))
+                output, hidden = estimator(torch.cat([pyramid_costs(own, other, *rule), own], 1))
                 scene_flow = output[:, :3]
             else:
                 hidden = self.upconvs[level - 1](F.interpolate(before[0], here, mode="nearest"))
@@ -145,7 +146,7 @@ class SceneFlowNet(nn.Module):
                 cameras = (resize_K(k, padded, here) for k in (K, K_second))
                 warped, visible = warp_by_scene_flow(other, depth, scene_flow, *cameras)
                 known = [own, hidden, scene_flow, fraction]
-                output, hidden = estimator(torch.cat([self.costs(own, warped * visible), *known], 1))
+                output, hidden = estimator(torch.cat([pyramid_costs(own, warped * visible, *rule), *known], 1))
                 scene_flow = scene_flow + output[:, :3]
             logit = output[:, 3:]
             if level == LEVELS - 1:
@@ -155,12 +156,6 @@ class SceneFlowNet(nn.Module):
             finer = [upsample(x, (UPSAMPLING * here[0], UPSAMPLING * here[1])) for x in before[1:]]
             estimates.append(SceneFlowEstimate(*(unpad(x, padded, size) for x in finer)))
         return estimates[::-1]
-
-    def costs(self, own: Tensor, other: Tensor) -> Tensor:
-        """(B, C, h, w) twice -> (B, 81, h, w) products of features with those around the same place."""
-        if self.normalize_costs:
-            own, other = standardized_pair(own, other)
-        return F.leaky_relu(correlation(own, other, MAX_DISPLACEMENT), LEAK)
 
 
 class _Estimator(nn.Module):

@@ -9,6 +9,8 @@ from torch import Tensor
 from geossl import kernels
 from geossl.networks.correlation import correlation
 
+every_backend = pytest.mark.parametrize("backend", ["plain", "cpu", "gpu"], indirect=True)
+
 
 def exact(a: Tensor, b: Tensor, d: int, stride: int, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Costs and gradients to both maps in float64."""
@@ -21,14 +23,15 @@ def upstream_like(a: Tensor, d: int, stride: int) -> Tensor:
     return torch.randn(a.shape[0], (2 * d // stride + 1) ** 2, *a.shape[2:])
 
 
+@every_backend
 @pytest.mark.parametrize(
     ("shape", "d", "stride"),
     [
-        ((3, 19, 7, 37), 4, 1),
+        ((3, 17, 3, 37), 4, 1),
         ((1, 16, 20, 16), 4, 1),
         ((1, 8, 13, 33), 4, 2),
         ((3, 3, 2, 50), 3, 1),
-        ((2, 9, 30, 8), 20, 2),
+        ((1, 9, 25, 4), 20, 2),
         ((2, 1, 1, 1), 4, 1),
         ((1, 5, 6, 17), 0, 1),
         ((1, 4, 11, 5), 6, 3),
@@ -48,12 +51,14 @@ def test_correlation_equals_float64(backend: str, shape: tuple[int, ...], d: int
         torch.testing.assert_close(found, wanted.float(), atol=1e-5, rtol=1e-5)
 
 
+@every_backend
 def test_correlation_sum_is_the_mean_times_the_channels(backend: str) -> None:
     a, b = torch.randn(2, 1, 6, 5, 9)
     with kernels.use(backend):
         torch.testing.assert_close(correlation(a, b, 2, reduction="sum"), 6 * correlation(a, b, 2))
 
 
+@every_backend
 @pytest.mark.parametrize("wanting", ["a", "b"])
 def test_correlation_gives_a_gradient_only_where_one_is_wanted(backend: str, wanting: str) -> None:
     torch.manual_seed(0)
@@ -69,6 +74,7 @@ def test_correlation_gives_a_gradient_only_where_one_is_wanted(backend: str, wan
     assert found[1 - chosen] is None
 
 
+@every_backend
 def test_correlation_of_views_and_channels_last(backend: str) -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 2, 6, 12, 26)
@@ -97,6 +103,7 @@ def test_correlation_of_several_threads_is_the_same(backend: str) -> None:
     torch.testing.assert_close(*results)
 
 
+@every_backend
 def test_correlation_spreads_nothing_from_beyond_the_border(backend: str) -> None:
     """Rows are neighbours in memory: an infinite feature at a row's end must not reach the next row's start."""
     a, b = torch.ones(2, 1, 2, 5, 20)

@@ -1,5 +1,6 @@
-"""The fused photometric objective against the plain functions in float64, over both backends."""
+"""The fused photometric objective against the plain functions in float64, over every backend."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -31,21 +32,29 @@ def cpu() -> None:
         pytest.skip("no cpu kernels here; install geossl with a C compiler")
 
 
+every_backend = pytest.mark.parametrize("backend", ["plain", "cpu", "gpu"], indirect=True)
+
 Problem = tuple[Frame, list[View], Tensor]
 
 
+def rand(kind: Callable[..., Tensor], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The same float64 numbers on every device."""
+    on_cpu = kind(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return on_cpu.to(torch.get_default_device())
+
+
 def smooth(shape: tuple[int, ...], generator: torch.Generator, size: tuple[int, int]) -> Tensor:
-    coarse = torch.rand(shape, generator=generator, dtype=torch.float64)
+    coarse = rand(torch.rand, shape, generator)
     return F.interpolate(coarse, size, mode="bicubic", align_corners=True).clamp(0, 1)
 
 
 def problem(b: int, h: int, w: int, views: int, seed: int = 0) -> Problem:
     """Smooth images, a waved depth and motions that carry some pixels out of view, in float64."""
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator("cpu").manual_seed(seed)
     K = torch.tensor([[0.6 * w, 0, w / 2], [0, 1.5 * h, h / 2], [0, 0, 1]], dtype=torch.float64).expand(b, 3, 3)
     frames = [Frame(i, i, K) for i in (smooth((b, 3, 3 + h // 8, 3 + w // 8), g, (h, w)) for _ in range(views + 1))]
     depth = 2 + 3 * smooth((b, 1, 4, 4), g, (h, w))
-    pairs = [torch.randn(2, b, 3, generator=g, dtype=torch.float64) for _ in range(views)]
+    pairs = [rand(torch.randn, (2, b, 3), g) for _ in range(views)]
     motions = [motion_from_axis_angle(0.02 * angle, 0.3 * move) for angle, move in pairs]
     return frames[0], list(zip(frames[1:], motions, strict=True)), depth
 
@@ -105,6 +114,37 @@ def test_equals_plain_in_float64(backend: str, name: str, automask: bool, b: int
     assert_close(solve(as_float32(given), backend, CRITERIA[name], still), truth)
 
 
+@pytest.mark.parametrize("backend", ["gpu"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "automask", "b", "h", "w", "views"),
+    [
+        ("published", True, 3, 9, 14, 2),
+        ("mean", True, 1, 17, 23, 3),
+        ("ignore", False, 1, 16, 21, 2),
+        ("mean, ignore", True, 1, 15, 22, 2),
+        ("only L1", True, 1, 14, 27, 1),
+        ("only SSIM", False, 1, 13, 28, 1),
+    ],
+)
+def test_gpu_equals_plain_in_float64(
+    backend: str, name: str, automask: bool, b: int, h: int, w: int, views: int
+) -> None:
+    test_equals_plain_in_float64(backend, name, automask, b, h, w, views)
+
+
+@pytest.mark.parametrize("backend", ["gpu"], indirect=True)
+def test_tiles_are_the_whole(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geossl.kernels.gpu import launch
+
+    given = as_float32(problem(1, 6, 11, 1))
+    whole = solve(given, backend, Criterion(), 1)
+    for name, size in (("TILE_Y", 4), ("TILE_X", 8)):
+        monkeypatch.setitem(launch.TILE, name, size)
+    for name, value in solve(given, backend, Criterion(), 1).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-5, atol=1e-9, msg=name)
+
+
+@every_backend
 @pytest.mark.parametrize(("h", "w"), [(2, 2), (2, 3), (3, 2), (3, 3), (2, 9), (5, 2), (4, 4)])
 def test_smallest_images_mirror_their_borders(backend: str, h: int, w: int) -> None:
     given = problem(1, h, w, 2, seed=3)
@@ -114,6 +154,7 @@ def test_smallest_images_mirror_their_borders(backend: str, h: int, w: int) -> N
     )
 
 
+@every_backend
 def test_any_strides(backend: str) -> None:
     given = as_float32(problem(2, 20, 30, 2))
     target, views, depth = given
@@ -139,8 +180,9 @@ def test_rows_in_parts_are_the_rows_of_the_whole(cpu: None, monkeypatch: pytest.
         assert torch.allclose(value, whole[name], rtol=1e-5, atol=1e-9), name
 
 
+@every_backend
 def test_points_behind_the_camera(backend: str) -> None:
-    given = problem(2, 20, 31, 2)
+    given = problem(1, 20, 31, 2)
     target, views, depth = given
     T = views[1][1].clone()
     T[:, 2, 3] = -3  # half of the points pass the second camera
@@ -149,6 +191,7 @@ def test_points_behind_the_camera(backend: str) -> None:
         assert_close(solve(as_float32(given), backend, criterion, 2), solve(given, "plain", criterion, 2))
 
 
+@every_backend
 def test_nothing_visible_gives_no_error_and_no_gradient(backend: str) -> None:
     target, views, depth = as_float32(problem(1, 12, 18, 2))
     away = [(frame, T.clone()) for frame, T in views]
@@ -162,6 +205,7 @@ def test_nothing_visible_gives_no_error_and_no_gradient(backend: str) -> None:
     assert found["best"].isnan()
 
 
+@every_backend
 def test_equal_errors_share_the_gradient(backend: str) -> None:
     target, views, depth = as_float32(problem(1, 20, 30, 1))
     one = solve((target, views, depth), backend, Criterion(), 0)
@@ -170,33 +214,40 @@ def test_equal_errors_share_the_gradient(backend: str) -> None:
     assert distance(two["to motions"], one["to motions"].repeat(2, 1, 1, 1) / 2) < 1e-5
 
 
-def test_non_finite_depth_reads_no_foreign_memory(cpu: None) -> None:
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # Triton's interpreter uses numpy
+@pytest.mark.parametrize("backend", ["cpu", "gpu"], indirect=True)
+def test_non_finite_depth_reads_no_foreign_memory(backend: str) -> None:
     target, views, depth = as_float32(problem(1, 12, 18, 2))
     depth = depth.clone()
     depth[0, 0, 3, 4:8] = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30])
-    found = solve((target, views, depth), "cpu", Criterion(), 0)
+    found = solve((target, views, depth), backend, Criterion(), 0)
     assert 0 < float(found["loss"]) < 1
 
 
+@every_backend
 def test_only_the_first_views_may_stand_still(backend: str) -> None:
-    given = problem(2, 20, 30, 3)
+    given = problem(1, 20, 30, 3)
     assert_close(solve(as_float32(given), backend, Criterion(), 1), solve(given, "plain", Criterion(), 1))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"], indirect=True)
 @pytest.mark.parametrize("ssim_weight", [0.85, 0.0])
 @pytest.mark.parametrize(("h", "w"), [(2, 2), (17, 23), (20, 64)])
-def test_unwarped_errors(cpu: None, h: int, w: int, ssim_weight: float) -> None:
-    target, *sources = torch.rand(3, 3, 3, h, w, generator=torch.Generator().manual_seed(0))
-    views = fused.prepare(target, [source.contiguous(memory_format=torch.channels_last) for source in sources])
-    assert views is not None
+def test_unwarped_errors(backend: str, h: int, w: int, ssim_weight: float) -> None:
+    torch.manual_seed(0)
+    target, *sources = torch.rand(3, 2, 3, h, w)
+    with kernels.use(backend):
+        views = fused.prepare(target, [source.contiguous(memory_format=torch.channels_last) for source in sources])
+    assert views is not None and views.on_gpu == (backend == "gpu")
     expected = torch.cat([photometric_map(s.double(), target.double(), ssim_weight) for s in sources], 1)
     assert torch.allclose(fused.unwarped_errors(views, ssim_weight).double(), expected, atol=2e-6)
 
 
-def test_second_derivative_is_refused(cpu: None) -> None:
+@pytest.mark.parametrize("backend", ["cpu", "gpu"], indirect=True)
+def test_second_derivative_is_refused(backend: str) -> None:
     target, views, depth = as_float32(problem(1, 12, 18, 1))
     depth.requires_grad_()
-    with kernels.use("cpu"):
+    with kernels.use(backend):
         loss = Reprojection(target, views)(depth).loss
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(loss, depth, create_graph=True)

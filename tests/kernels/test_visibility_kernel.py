@@ -15,13 +15,16 @@ from geossl.geometry.visibility import forward_backward_check, range_map, visibl
 SIZES = [(1, 7, 40), (3, 33, 21), (3, 2, 2), (1, 1, 9), (2, 9, 1), (1, 1, 1), (1, 5, 600)]
 NOWHERE = (math.nan, math.inf, -math.inf, 3e38, -3e38, 1e10, -1e10, 2.0**31, -(2.0**31))
 
+every_backend = pytest.mark.parametrize("backend", ["plain", "cpu", "gpu"], indirect=True)
+
 
 def flows(*size: int, spread: float = 3.0) -> tuple[Tensor, Tensor]:
     """Two flows that nearly agree for half of the pixels."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator("cpu").manual_seed(0)
     batch, h, w = size
-    steady = spread * torch.randn(batch, 2, 1, 1, generator=g).expand(batch, 2, h, w)
-    noise = torch.randn(2, batch, 2, h, w, generator=g)
+    device = torch.get_default_device()
+    steady = spread * torch.randn(batch, 2, 1, 1, generator=g, device="cpu").to(device).expand(batch, 2, h, w)
+    noise = torch.randn(2, batch, 2, h, w, generator=g, device="cpu").to(device)
     return (steady + 0.6 * noise[0]).contiguous(), (0.6 * noise[1] - steady).contiguous()
 
 
@@ -37,9 +40,10 @@ def range_map_by_loops(backward: Tensor) -> Tensor:
             for row in (math.floor(y), math.floor(y) + 1):
                 if 0 <= column < w and 0 <= row < h:
                     landed[b, 0, row, column] += (1 - abs(x - column)) * (1 - abs(y - row))
-    return torch.from_numpy(landed)
+    return torch.from_numpy(landed).to(backward.device)
 
 
+@every_backend
 @pytest.mark.parametrize("size", SIZES)
 def test_range_map_equals_loops(backend: str, size: tuple[int, int, int]) -> None:
     _, backward = flows(*size)
@@ -50,6 +54,7 @@ def test_range_map_equals_loops(backend: str, size: tuple[int, int, int]) -> Non
     torch.testing.assert_close(landed, range_map_by_loops(backward).float(), atol=1e-4, rtol=0)
 
 
+@every_backend
 @pytest.mark.parametrize("size", SIZES)
 def test_forward_backward_check_equals_float64_but_where_it_is_close(backend: str, size: tuple[int, int, int]) -> None:
     flow, backward = flows(*size)
@@ -60,12 +65,14 @@ def test_forward_backward_check_equals_float64_but_where_it_is_close(backend: st
     assert visible[sure[0]].all() and not visible[~sure[1]].any()
 
 
+@every_backend
 def test_forward_backward_check_has_both_outcomes(backend: str) -> None:
     with kernels.use(backend):
         share = forward_backward_check(*flows(3, 33, 21)).float().mean()
     assert 0.1 < share < 0.9
 
 
+@every_backend
 @pytest.mark.parametrize("component", [0, 1])
 def test_flow_to_nowhere_touches_no_memory_and_is_not_visible(backend: str, component: int) -> None:
     flow, backward = torch.zeros(2, 1, 2, 6, 40)
@@ -80,6 +87,7 @@ def test_flow_to_nowhere_touches_no_memory_and_is_not_visible(backend: str, comp
     assert torch.equal(visible, expected.bool())
 
 
+@every_backend
 def test_forward_backward_check_of_a_nan_that_is_read_is_not_visible(backend: str) -> None:
     flow, backward = torch.zeros(2, 1, 2, 5, 30)
     flow[:, 0] = 0.25
@@ -90,6 +98,7 @@ def test_forward_backward_check_of_a_nan_that_is_read_is_not_visible(backend: st
     assert (~visible[0, 0, :, :29]).nonzero().tolist() == [[1, 10], [1, 11], [2, 10], [2, 11]]
 
 
+@every_backend
 def test_nothing_lands_and_nothing_returns_where_all_flow_leaves(backend: str) -> None:
     flow = torch.full((2, 2, 9, 14), 100.0)
     with kernels.use(backend):
@@ -97,6 +106,7 @@ def test_nothing_lands_and_nothing_returns_where_all_flow_leaves(backend: str) -
         assert not forward_backward_check(flow, -flow).any()
 
 
+@every_backend
 def test_visibility_of_views(backend: str) -> None:
     flow, backward = flows(3, 20, 44)
     views = flow[::2, :, 1:, ::2].transpose(-1, -2), backward[::2, :, 1:, 22:].transpose(-1, -2)
@@ -134,6 +144,7 @@ def test_visibility_of_several_threads_is_the_same(backend: str) -> None:
         torch.testing.assert_close(several, one)
 
 
+@every_backend
 def test_visibility_of_a_flow_with_gradient_has_none(backend: str) -> None:
     flow, backward = (x.requires_grad_() for x in flows(1, 6, 9))
     with kernels.use(backend):
