@@ -84,6 +84,24 @@ WRONG: dict[str, tuple[Change, Change]] = {
 }
 
 
+def test_motion_teaches_depth_only_after_its_time_apart() -> None:
+    truth = truth_of(0)
+    moving = ("photometric", "point", "smoothness")
+    found = {}
+    for progress in (0.4, 0.6):
+        fraction = truth.fraction(truth.depth * 1.1).requires_grad_()
+        scene_flow = (truth.scene_flow * 0.9).requires_grad_()
+        method = with_estimates(
+            method_of(depth_apart=0.5, **FINEST), SceneFlowEstimate(scene_flow, fraction), fraction.detach()
+        )
+        method.progress = progress
+        terms = method(truth.batch).terms
+        loss = torch.stack([terms[name] for name in moving]).sum()
+        found[progress] = torch.autograd.grad(loss, (fraction, scene_flow), allow_unused=True)
+    assert found[0.4][0] is None and found[0.6][0] is not None and found[0.6][0].abs().max() > 0
+    assert found[0.4][1] is not None and torch.equal(found[0.4][1], found[0.6][1])
+
+
 @pytest.mark.parametrize(("seed", "reduction"), [(0, "sum_rgb"), (1, "sum_rgb"), (0, "mean")])
 def test_whole_objective_prefers_the_truth(seed: int, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all priors at the paper's weights, and the visibility that each estimate gives itself; the balance, which

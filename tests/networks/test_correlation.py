@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geossl.networks.correlation import correlation, standardized_pair
+from geossl.networks.correlation import correlation, pyramid_costs, standardized_pair
 
 
 def looped(a: Tensor, b: Tensor, d: int, stride: int) -> Tensor:
@@ -106,3 +106,23 @@ def test_standardized_pair_of_flat_maps_is_zero_with_a_gradient() -> None:
     assert torch.equal(x, torch.zeros_like(x)) and torch.equal(y, x)
     (x * torch.rand(1, 2, 3, 4)).sum().backward()
     assert a.grad is not None and a.grad.isfinite().all()
+
+
+def test_pyramid_costs_are_the_papers_unless_normalized() -> None:
+    a, b = torch.randn(2, 2, 3, 5, 6)
+    assert torch.equal(pyramid_costs(a, b, 2, 0.1, False), torch.nn.functional.leaky_relu(correlation(a, b, 2), 0.1))
+
+
+def test_normalized_pyramid_costs_have_mean_0_and_variance_1_over_the_displacements() -> None:
+    a, b = torch.randn(2, 2, 8, 6, 7)
+    costs = pyramid_costs(a, b, 2, 0.1, True)
+    assert torch.allclose(costs.mean(1), torch.zeros(2, 6, 7), atol=1e-5)
+    assert torch.allclose(costs.var(1, correction=0), torch.ones(2, 6, 7), atol=1e-2)
+    # Neither features of another size and offset change them, nor what is the same for all displacements.
+    assert torch.allclose(pyramid_costs(3 * a + 5, 3 * b + 5, 2, 0.1, True), costs, atol=1e-2)
+
+
+def test_normalized_pyramid_costs_are_largest_at_the_displacement() -> None:
+    a = torch.randn(1, 64, 9, 10)
+    best = pyramid_costs(a, a.roll((1, -2), (2, 3)), 2, 0.1, True).argmax(1)[0, 2:-2, 2:-2]
+    assert (best == 5 * (1 + 2) + (-2 + 2)).all()

@@ -142,15 +142,21 @@ def make_textures(rng: np.random.Generator) -> TextureSet:
         Texture.ROOF: _roof(rng),
         Texture.CLOUDS: _clouds(rng),
     }
-    return TextureSet(np.concatenate([_strip(tiles[name]) for name in Texture]))
+    atlas = np.zeros((STRIP * len(Texture), TILE + TILE // 2 + 4, 4), np.uint16)
+    for name, tile in tiles.items():
+        _fill_strip(atlas[STRIP * name : STRIP * (name + 1)], tile)
+    return TextureSet(atlas)
 
 
 def spectral_noise(rng: np.random.Generator, slope: float, stretch: float = 1.0) -> Array:
     """(TILE, TILE) tileable Gaussian noise, amplitude ~ 1 / frequency**slope, mean 0, standard deviation 1."""
     amplitude = _amplitude(slope, stretch)
     white = rng.standard_normal((*amplitude.shape, 2), np.float32).view(np.complex64)[..., 0]
-    noise = np.fft.irfft2(white * amplitude, s=(TILE, TILE))
-    return (noise - noise.mean()) / noise.std()
+    white *= amplitude
+    noise = np.fft.irfft2(white, s=(TILE, TILE))
+    noise -= noise.mean()
+    noise /= noise.std()
+    return noise
 
 
 @cache
@@ -163,17 +169,17 @@ def _amplitude(slope: float, stretch: float) -> Array:
     return frequency**-slope * np.exp(-((frequency / (0.36 * TILE)) ** 4)) * (frequency > 3)
 
 
-def _strip(tile: Array) -> NDArray[np.uint16]:
-    """(STRIP, 3/2 TILE + 4, 4) a tile's pyramid; see `TextureSet`."""
-    strip = np.zeros((STRIP, TILE + TILE // 2 + 4, 4), np.uint16)
+def _fill_strip(strip: NDArray[np.uint16], tile: Array) -> None:
+    """Writes a tile's pyramid into its (STRIP, 3/2 TILE + 4, 4) of the atlas; see `TextureSet`."""
     for level in range(LEVELS):
-        texels = cv2.copyMakeBorder(np.clip(tile, 0, 1), 0, 2, 0, 2, cv2.BORDER_WRAP)
+        texels = cv2.copyMakeBorder(tile, 0, 2, 0, 2, cv2.BORDER_WRAP)
+        np.clip(texels, 0, 1, out=texels)
+        texels *= 65535
         top, left = int(_TOPS[level]), int(_LEFTS[level])
-        strip[top : top + len(texels), left : left + len(texels)] = np.rint(texels * 65535)
+        strip[top : top + len(texels), left : left + len(texels)] = np.rint(texels, out=texels)
         if level < LEVELS - 1:
             half = (len(tile) // 2, len(tile) // 2)
             tile = np.asarray(cv2.resize(tile, half, interpolation=cv2.INTER_AREA), np.float32)  # means of 2 x 2
-    return strip
 
 
 def _rgba(base: Array | float, paint: Array) -> Array:
