@@ -3,8 +3,9 @@
     python tools/ablate_sceneflow.py -o runs/ablate_sceneflow
 
 All are trained from scratch on the same stereo video, at a small size and width, and scored on held-out streets with
-exact scene flow of all pixels. The parts, a Monodepth2 trained on stereo pairs and an ARFlow, have so many steps each
-that a training takes half the time of Self-Mono-SF's; `training_seconds` is what it took here, of the parts together.
+exact scene flow of all pixels. The variants continue one beginning of the same seed, in which depth learns apart from
+motion. The parts, a Monodepth2 trained on stereo pairs and an ARFlow, have so many steps each that a training takes
+half the time of a beginning and what follows; `training_seconds` is what it took here, of the parts together.
 Writes summary.json, curves.png (errors over time) and one run folder a training; interrupted and started again, it
 goes on.
 """
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
+from ablation import CONTINUED, FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
 
 from geossl.commands.evaluate_scene_flow import evaluate_scene_flow
 from geossl.config import merge
 from geossl.data.synthetic import StreetOptions, write_street
+from geossl.engine.model_folder import stored_experiment
 from geossl.evaluation.scene_flow import UNITS
 from geossl.evaluation.scene_flow_files import FOLDERS
 from geossl.formats.image import write_image
@@ -35,9 +37,8 @@ HELD_OUT = StreetOptions(sequences=8, frames=6, width=WIDTH, height=HEIGHT, seed
 FIGURES = tuple(f"{name}_all{UNITS[name]}" for name in ("d1", "d2", "fl", "sf", "epe3d"))
 SCENE_FLOW = {
     "method": "self_mono_sf",
-    "model": {"width": 0.25, "normalize_costs": True, "depth_apart": 1.0},
+    "model": {"width": 0.25, "normalize_costs": True},
     "data": {"stereo": True, "stereo_sources": True, "source_offsets": [1]},
-    "train": {"steps": 800},
 }
 DEPTH = {
     "method": "monodepth2",
@@ -51,21 +52,29 @@ DEPTH = {
         "outside": "ignore",
     },
     "data": {"stereo": True, "source_offsets": []},
-    "train": {"steps": 900},
+    "train": {"steps": 1130},
 }
 FLOW = {
     "method": "arflow",
     "model": NARROW_ARFLOW,
     "data": {"source_offsets": [1]},
-    "train": {"steps": 300},
+    "train": {"steps": 390},
 }
 PARTS = "depth and flow"
+
+
+def continued(**model: Any) -> dict[str, Any]:
+    """What follows the beginning."""
+    return merge(SCENE_FLOW, {"model": model, "train": {**CONTINUED, "steps": 300}})
+
+
 SELF_MONO_SF = Study(
     base={"train": {**FLOW_TRAIN, "warmup": 0.1}},
     variants={
-        "full": SCENE_FLOW,
-        "no point loss": merge(SCENE_FLOW, {"model": {"point": 0.0}}),
-        "no visibility": merge(SCENE_FLOW, {"model": {"visibility": False}}),
+        "beginning": merge(SCENE_FLOW, {"model": {"depth_apart": 1.0}, "train": {"steps": 700}}),
+        "full": continued(),
+        "no point loss": continued(point=0.0),
+        "no visibility": continued(visibility=False),
     },
     composed={PARTS: {"depth": DEPTH, "flow": FLOW}},
     claims=tuple(
@@ -111,9 +120,10 @@ def score(runs: tuple[Path, ...], street: Path) -> dict[str, float]:
 
 
 def training_seconds(run: Path) -> float:
-    """Of all steps, without validation and checkpoints."""
+    """Of all steps, and of those of the run that it started from, without validation and checkpoints."""
     steps, seconds = curves_of(read_metrics(run / "metrics.jsonl"))["seconds_per_step"]
-    return float(np.diff(steps, prepend=0) @ np.asarray(seconds))
+    before = stored_experiment(run).train.start_from
+    return float(np.diff(steps, prepend=0) @ np.asarray(seconds)) + (training_seconds(Path(before)) if before else 0)
 
 
 def curves(out: Path, study: str, scores: Scores) -> np.ndarray:
@@ -124,10 +134,16 @@ def curves(out: Path, study: str, scores: Scores) -> np.ndarray:
         for variant in SELF_MONO_SF.variants:
             seeds = [seed for name, seed in scores if name == variant]
             runs = [errors_over_time(run_folder(out, study, variant, seed), figure) for seed in seeds]
-            drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
-        steps = drawn["full"][0]
+            median = list(np.median([values for _, values in runs], axis=0))
+            if drawn:  # the others go on where the beginning ends
+                before, at_its_end = drawn["beginning"]
+                steps = [before[-1], *(before[-1] + step for step in runs[0][0])]
+                drawn[variant] = (steps, [at_its_end[-1], *median])
+            else:
+                drawn[variant] = (runs[0][0], median)
+        first, last = drawn["beginning"][0][0], drawn["full"][0][-1]
         end = float(np.median([values[figure] for (name, _), values in scores.items() if name == PARTS]))
-        drawn[f"{PARTS}, same time"] = ([steps[0], steps[-1]], [end, end])
+        drawn[f"{PARTS}, same time"] = ([first, last], [end, end])
         pictures.append(plot_curves(drawn, title=figure))
     return stack(pictures, columns=2)
 

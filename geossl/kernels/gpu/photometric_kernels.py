@@ -282,7 +282,6 @@ def gradient_kernel(
         a1, b1 = tl.load(at_warped + plane, mask=inside, other=0.0), tl.load(at_target + plane, mask=inside, other=0.0)
         a2 = tl.load(at_warped + 2 * plane, mask=inside, other=0.0)
         b2 = tl.load(at_target + 2 * plane, mask=inside, other=0.0)
-        mine = tl.load(share + view * plane + here, mask=inside, other=0.0)
         g0 = mine * tl.where(a0 > b0, of_l1, tl.where(a0 < b0, -of_l1, 0.0))
         g1 = mine * tl.where(a1 > b1, of_l1, tl.where(a1 < b1, -of_l1, 0.0))
         g2 = mine * tl.where(a2 > b2, of_l1, tl.where(a2 < b2, -of_l1, 0.0))
