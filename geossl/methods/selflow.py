@@ -23,13 +23,12 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from geossl.config import Strict
 from geossl.geometry.pixels import size_of
-from geossl.geometry.transforms import resize_flow
+from geossl.geometry.transforms import area_mean, resize_flow
 from geossl.geometry.visibility import Visibility, visible_pair
 from geossl.geometry.warping import warp_by_flow
 from geossl.losses.census import census_map
@@ -233,7 +232,7 @@ def photometric_objective(
     losses = []
     for scale in range(scales):
         size = (first.shape[-2] >> scale, first.shape[-1] >> scale)
-        image, other = (F.adaptive_avg_pool2d(x, size) for x in (first, second))
+        image, other = (area_mean(x, size) for x in (first, second))
         here = resize_flow(flow, size)
         visible = visible_both_ways(kind, here)
         warped, _ = warp_by_flow(other, here)

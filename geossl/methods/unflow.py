@@ -21,13 +21,12 @@ from functools import partial
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from geossl.config import Strict
 from geossl.geometry.pixels import size_of
-from geossl.geometry.transforms import resize_flow
+from geossl.geometry.transforms import area_mean, resize_flow
 from geossl.geometry.visibility import Visibility, visible_pair
 from geossl.geometry.warping import warp_by_flow
 from geossl.losses.census import census_map
@@ -127,7 +126,7 @@ class UnFlow(PairFlow):
             images: The two clean ones, (B, 3, H, W).
         """
         options = self.options
-        image, other = both_ways(*(F.adaptive_avg_pool2d(x, size_of(flow)) for x in images))
+        image, other = both_ways(*(area_mean(x, size_of(flow)) for x in images))
         backward = swapped(flow)
         visible = self.visible(flow)
         warped, _ = warp_by_flow(other, flow)
@@ -164,7 +163,7 @@ class UnFlow(PairFlow):
     @torch.no_grad()
     def shown(self, flow: Tensor, images: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Pictures and health figures of the forward flow at full size; the errors are the finest level's."""
-        image, other = (F.adaptive_avg_pool2d(x, size_of(flow)) for x in images)
+        image, other = (area_mean(x, size_of(flow)) for x in images)
         forward = flow.chunk(2)[0]
         visible = self.visible(flow).chunk(2)[0]
         errors = []

@@ -4,6 +4,7 @@ import torch
 from geossl.geometry.camera import backproject, project
 from geossl.geometry.motion import se3_exp, transform
 from geossl.geometry.transforms import (
+    area_mean,
     area_reduced,
     crop_batch,
     crop_K,
@@ -136,6 +137,18 @@ def test_resize_batch_moves_images_and_K() -> None:
     resized = resize_batch(batch_of(), (6, 10))
     assert resized.target.image.shape[-2:] == (6, 10)
     assert resized.target.K[0, 0].tolist() == pytest.approx([7.5, 0, (9.2 + 0.5) / 2 - 0.5])
+
+
+@pytest.mark.parametrize(
+    ("size", "to"), [((12, 20), (6, 10)), ((16, 24), (4, 6)), ((7, 9), (3, 5)), ((12, 18), (4, 6)), ((8, 8), (4, 2))]
+)
+def test_area_mean_is_the_mean_over_areas(size: tuple[int, int], to: tuple[int, int]) -> None:
+    image = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    upstream = torch.rand(2, 3, *to, dtype=torch.float64)
+    found, expected = area_mean(image, to), torch.nn.functional.adaptive_avg_pool2d(image, to)
+    torch.testing.assert_close(found, expected)
+    for made, wanted in zip(*(torch.autograd.grad(x, image, upstream) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(made, wanted)
 
 
 def test_area_reduced_is_the_block_mean() -> None:

@@ -153,7 +153,7 @@ def spectral_noise(rng: np.random.Generator, slope: float, stretch: float = 1.0)
     amplitude = _amplitude(slope, stretch)
     white = rng.standard_normal((*amplitude.shape, 2), np.float32).view(np.complex64)[..., 0]
     white *= amplitude
-    noise = np.fft.irfft2(white, s=(TILE, TILE))
+    noise = np.asarray(np.fft.irfft2(white, s=(TILE, TILE)), np.float32)
     noise -= noise.mean()
     noise /= noise.std()
     return noise
