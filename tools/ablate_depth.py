@@ -4,8 +4,9 @@
 
 Each variant is the configuration of a method with one part changed. All are trained alike, from scratch or from one
 beginning of the same seed, and scored on held-out streets with exact dense labels; the table gives the median over the
-seeds and their range. The study `objective` asks the objectives without a network (free_depth.py). Writes summary.json
-and one run folder a training; interrupted and started again, it goes on.
+seeds and their range. The study `objective` asks the objectives without a network (free_depth.py), `precision`
+compares bfloat16 networks with float32, also over the steps (precision.png). Writes summary.json and one run folder a
+training; interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -15,22 +16,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablation import ARFLOW_ON_PAIRS, CONTINUED, Study, parser, report_study, run_studies
+from ablation import ARFLOW_ON_PAIRS, CONTINUED, Study, curves_of_variants, parser, report_study, run_studies
 from free_depth import OBJECTIVES, ablate_objective
 
 from geossl.config import merge
 from geossl.data.synthetic import StreetOptions, read_labels, write_street
 from geossl.data.synthetic.write import label_path
 from geossl.engine.model_folder import load_model
+from geossl.formats.image import write_image
 from geossl.inputs import open_source
 from geossl.predict import inverse_depth, to_model_size
+from geossl.visualize import plot_curves
 
 WIDTH, HEIGHT = 192, 64
 CAP_M = 80.0
 TRAINING = StreetOptions(sequences=6, frames=50, width=WIDTH, height=HEIGHT, seed=11, moving_cars=5, standing=0.25)
 HELD_OUT = StreetOptions(sequences=3, frames=12, width=WIDTH, height=HEIGHT, seed=77, moving_cars=5, standing=0.0)
 SMALL = {"encoder_weights": None, "decoder_channels": [8, 16, 32, 64, 96]}
-TRAIN = {"batch_size": 4, "lr": 1e-3, "optimizer": "adamw", "schedule": "one_cycle", "checkpoint_every": 1000}
+TRAIN = {
+    "batch_size": 4,
+    "lr": 1e-3,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "validate_every": 50,
+    "checkpoint_every": 1000,
+}
 
 MONODEPTH = Study(
     base={
@@ -82,13 +92,19 @@ MONODEPTH2 = Study(
     ),
     composed={"video, flow consistency": {"flow": ARFLOW_ON_PAIRS, "consistent video": merge(VIDEO, CONSISTENT)}},
 )
+# Geometry and losses are float32 in both.
+PRECISION = Study(
+    base=STEREO_VIDEO,
+    variants={"fp32": {}, "bf16": {"train": {"precision": "bf16"}}},
+    claims=(),
+)
 # Depth that small networks learn in minutes is too soft for what single pixels are taught to show.
 OBJECTIVE = Study(
     base={},
     variants={name: {} for name in OBJECTIVES},
     claims=(("minimum reprojection", "mean reprojection", "abs_rel_half_occluded"),),
 )
-TRAININGS = {"monodepth": MONODEPTH, "monodepth2": MONODEPTH2}
+TRAININGS = {"monodepth": MONODEPTH, "monodepth2": MONODEPTH2, "precision": PRECISION}
 STUDIES = {"objective": OBJECTIVE, **TRAININGS}
 
 
@@ -117,12 +133,17 @@ def run_trainings(arguments: argparse.Namespace) -> None:
     write_street(held_out, HELD_OUT)
     data = {
         "train": [{"kind": "kitti_raw", "root": str(street), "cameras": ["image_02"]}],
+        "validation": [{"kind": "kitti_raw", "root": str(held_out), "cameras": ["image_02"]}],
         "height": HEIGHT,
         "width": WIDTH,
         "cache": "memory",
         "num_workers": 0,
     }
-    run_studies(TRAININGS, arguments, {"data": data}, lambda *runs: score(runs[-1], held_out))
+    found = run_studies(TRAININGS, arguments, {"data": data}, lambda *runs: score(runs[-1], held_out))
+    if "precision" in found:
+        drawn = curves_of_variants(arguments.out, "precision", found["precision"], "validation/none/abs_rel")
+        picture = plot_curves(drawn, title="AbsRel on held-out images, without scaling", log=True)
+        write_image(arguments.out / "precision.png", picture)
 
 
 @torch.no_grad()

@@ -13,11 +13,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from ablation import ARFLOW_ON_PAIRS, CONTINUED, FLOW_TRAIN, PAIRS, Scores, Study, parser, run_folder, run_studies
+from ablation import (
+    ARFLOW_ON_PAIRS,
+    CONTINUED,
+    FLOW_TRAIN,
+    PAIRS,
+    Scores,
+    Study,
+    curve,
+    curves_of_variants,
+    parser,
+    run_studies,
+)
 
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.formats.image import write_image
-from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves, stack
 
 WIDTH, HEIGHT = 192, 64
@@ -80,7 +90,7 @@ SMURF = Study(
         "method": "smurf",
         "model": {"network": "tiny", "iterations": 4, "crop": None, "student_margin": 8},
         "data": PAIRS,
-        "train": {**FLOW_TRAIN, "steps": 500},
+        "train": {**FLOW_TRAIN, "steps": 400, "batch_size": 2},
     },
     variants={"full": {}, "no self-supervision": {"model": {"self_supervision": 0.0}}},
     claims=(("full", "no self-supervision", "epe_occ"),),
@@ -118,26 +128,15 @@ def street_data(folder: Path, exposure: float) -> dict[str, object]:
 
 def last_figures(run: Path) -> dict[str, float]:
     """The errors on the held-out streets at the end of a training."""
-    return {name: values[-1] for name, (_, values) in errors_over_time(run).items()}
-
-
-def errors_over_time(run: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """(steps, pixels) of each of `FIGURES`."""
-    found = curves_of(read_metrics(run / "metrics.jsonl"))
-    return {name: found[f"validation/flow/{name}"] for name in FIGURES}
+    return {name: curve(run, f"validation/flow/{name}")[1][-1] for name in FIGURES}
 
 
 def curves(out: Path, found: dict[str, Scores]) -> np.ndarray:
     """Errors of visible and hidden pixels over the steps, a row a study; each curve the median over the seeds."""
     pictures = []
     for study, scores in found.items():
-        variants = list(dict.fromkeys(variant for variant, _ in scores))
         for figure in FIGURES[:2]:
-            drawn = {}
-            for variant in variants:
-                seeds = [seed for name, seed in scores if name == variant]
-                runs = [errors_over_time(run_folder(out, study, variant, seed))[figure] for seed in seeds]
-                drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
+            drawn = curves_of_variants(out, study, scores, f"validation/flow/{figure}")
             pictures.append(plot_curves(drawn, title=f"{study}: {figure} (px)", log=True))
     return stack(pictures, columns=2)
 

@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ablation import Scores, Study, experiment_values, judge, run_folder, run_variant, table_rows
+from ablation import Study, curve, curves_of_variants, experiment_values, judge, run_folder, run_variant, table_rows
 
 from geossl.commands.console import text_table
 from geossl.commands.evaluate_encoder import evaluate_encoder
@@ -31,7 +30,6 @@ from geossl.data.synthetic import StreetOptions, write_street
 from geossl.engine.pretrain import pretrain
 from geossl.formats.atomic import write_text_atomic
 from geossl.formats.image import write_image
-from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves
 
 WIDTH, HEIGHT = 192, 64
@@ -121,13 +119,14 @@ def depth(arguments: argparse.Namespace, data: Mapping[str, Any]) -> None:
             if variant != "random":
                 values["model"]["encoder_weights"] = str(pretrained(arguments, variant, seed, data))
             run = run_folder(arguments.out, "depth", variant, seed)
-            end = run_variant(run, values, lambda folder: {"abs_rel": errors(folder)[1][-1]})
+            end = run_variant(run, values, lambda folder: {"abs_rel": curve(folder, METRIC)[1][-1]})
             goal = end["abs_rel"] if goal is None else goal
             scores[variant, seed] = {**end, "steps_to_random": share_of_steps(run, goal)}
     rows, verdicts = table_rows(study, scores), judge(study, scores)
     summary = {"table": rows, "claims": verdicts, "seeds": arguments.seeds, "steps": arguments.steps}
     write_text_atomic(arguments.out / "depth.json", json.dumps(summary, indent=1) + "\n")
-    write_image(arguments.out / "abs_rel.png", curves(arguments.out, scores))
+    drawn = curves_of_variants(arguments.out, "depth", scores, METRIC)
+    write_image(arguments.out / "abs_rel.png", plot_curves(drawn, title="AbsRel on held-out images", log=True))
     print(f"{text_table(rows)}\n\n{text_table(verdicts)}")
 
 
@@ -173,25 +172,11 @@ def pretrained(arguments: argparse.Namespace, name: str, seed: int, data: Mappin
     return result.encoder
 
 
-def errors(run: Path) -> tuple[list[float], list[float]]:
-    """Steps of the validations of a training, and AbsRel at them."""
-    return curves_of(read_metrics(run / "metrics.jsonl"))[METRIC]
-
-
 def share_of_steps(run: Path, goal: float) -> float:
     """Of all steps, the share after which AbsRel was first at or below the goal."""
-    steps, values = errors(run)
+    steps, values = curve(run, METRIC)
     reached = [step for step, value in zip(steps, values, strict=True) if value <= goal]
     return reached[0] / steps[-1] if reached else NEVER
-
-
-def curves(out: Path, scores: Scores) -> np.ndarray:
-    """AbsRel over the steps; each curve the median over the seeds."""
-    drawn = {}
-    for variant in dict.fromkeys(name for name, _ in scores):
-        runs = [errors(run_folder(out, "depth", variant, seed)) for name, seed in scores if name == variant]
-        drawn[variant] = (runs[0][0], list(np.median([values for _, values in runs], axis=0)))
-    return plot_curves(drawn, title="AbsRel on held-out images", log=True)
 
 
 if __name__ == "__main__":

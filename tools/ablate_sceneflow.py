@@ -17,7 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import CONTINUED, FLOW_TRAIN, NARROW_ARFLOW, Scores, Study, parser, run_folder, run_studies
+from ablation import (
+    CONTINUED,
+    FLOW_TRAIN,
+    NARROW_ARFLOW,
+    Curve,
+    Scores,
+    Study,
+    curve,
+    median_curve,
+    parser,
+    run_folder,
+    run_studies,
+)
 
 from geossl.commands.evaluate_scene_flow import evaluate_scene_flow
 from geossl.config import merge
@@ -27,7 +39,6 @@ from geossl.evaluation.scene_flow import UNITS
 from geossl.evaluation.scene_flow_files import FOLDERS
 from geossl.formats.image import write_image
 from geossl.predict import SceneFlowRequest, predict_scene_flow_from_parts
-from geossl.report import curves_of, read_metrics
 from geossl.visualize import plot_curves, stack
 
 WIDTH, HEIGHT = 192, 64
@@ -121,7 +132,7 @@ def score(runs: tuple[Path, ...], street: Path) -> dict[str, float]:
 
 def training_seconds(run: Path) -> float:
     """Of all steps, and of those of the run that it started from, without validation and checkpoints."""
-    steps, seconds = curves_of(read_metrics(run / "metrics.jsonl"))["seconds_per_step"]
+    steps, seconds = curve(run, "seconds_per_step")
     before = stored_experiment(run).train.start_from
     return float(np.diff(steps, prepend=0) @ np.asarray(seconds)) + (training_seconds(Path(before)) if before else 0)
 
@@ -130,27 +141,20 @@ def curves(out: Path, study: str, scores: Scores) -> np.ndarray:
     """A plot for each of `FIGURES` over the steps, the median over the seeds; of the parts only what they end with."""
     pictures = []
     for figure in FIGURES:
-        drawn: dict[str, tuple[list[float], list[float]]] = {}
+        drawn: dict[str, Curve] = {}
         for variant in SELF_MONO_SF.variants:
             seeds = [seed for name, seed in scores if name == variant]
-            runs = [errors_over_time(run_folder(out, study, variant, seed), figure) for seed in seeds]
-            median = list(np.median([values for _, values in runs], axis=0))
+            runs = (run_folder(out, study, variant, seed) for seed in seeds)
+            steps, values = median_curve(runs, f"validation/scene_flow/{figure}")
             if drawn:  # the others go on where the beginning ends
                 before, at_its_end = drawn["beginning"]
-                steps = [before[-1], *(before[-1] + step for step in runs[0][0])]
-                drawn[variant] = (steps, [at_its_end[-1], *median])
-            else:
-                drawn[variant] = (runs[0][0], median)
+                steps, values = [before[-1], *(before[-1] + step for step in steps)], [at_its_end[-1], *values]
+            drawn[variant] = steps, values
         first, last = drawn["beginning"][0][0], drawn["full"][0][-1]
         end = float(np.median([values[figure] for (name, _), values in scores.items() if name == PARTS]))
         drawn[f"{PARTS}, same time"] = ([first, last], [end, end])
         pictures.append(plot_curves(drawn, title=figure))
     return stack(pictures, columns=2)
-
-
-def errors_over_time(run: Path, figure: str) -> tuple[list[float], list[float]]:
-    """(steps, values) on the held-out streets during the training."""
-    return curves_of(read_metrics(run / "metrics.jsonl"))[f"validation/scene_flow/{figure}"]
 
 
 if __name__ == "__main__":

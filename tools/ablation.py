@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from geossl.commands.console import text_table
 from geossl.config import load_experiment, merge, parse_experiment
 from geossl.engine.train import train
 from geossl.formats.atomic import write_text_atomic
+from geossl.report import curves_of, read_metrics
 
 # What the narrow networks of flow and scene flow are trained with, and the narrow ARFlow that both tools compare.
 FLOW_TRAIN = {
@@ -40,6 +41,8 @@ CONTINUED = {"start_from": "{run:beginning}", "lr": 3e-4}  # of variants that go
 Figures = Mapping[str, float]
 Scores = Mapping[tuple[str, int], Figures]
 """(variant, seed) -> figures."""
+Curve = tuple[list[float], list[float]]
+"""Steps, and a figure's values at them."""
 
 
 @dataclass(frozen=True)
@@ -204,3 +207,23 @@ def judge(study: Study, scores: Scores) -> list[dict[str, Any]]:
 
 def values_of(scores: Scores, variant: str, figure: str) -> list[float]:
     return [values[figure] for (name, _), values in sorted(scores.items()) if name == variant]
+
+
+def curves_of_variants(out: Path, study: str, scores: Scores, figure: str) -> dict[str, Curve]:
+    """A figure of the trainings' metrics.jsonl by variant, each curve the median over the seeds."""
+    drawn = {}
+    for variant in dict.fromkeys(name for name, _ in scores):
+        seeds = [seed for name, seed in scores if name == variant]
+        drawn[variant] = median_curve((run_folder(out, study, variant, seed) for seed in seeds), figure)
+    return drawn
+
+
+def median_curve(runs: Iterable[Path], figure: str) -> Curve:
+    """The median over trainings with the same steps."""
+    found = [curve(run, figure) for run in runs]
+    return found[0][0], list(np.median([values for _, values in found], axis=0))
+
+
+def curve(run: Path, figure: str) -> Curve:
+    """A figure of a training's metrics.jsonl."""
+    return curves_of(read_metrics(run / "metrics.jsonl"))[figure]

@@ -32,10 +32,12 @@ from geossl.losses.photometric import l1_map, photometric_map
 from geossl.losses.smoothness import edge_aware_smoothness, mean_of
 from geossl.methods.stereo import MetricByBaseline, baseline_of, left_right
 from geossl.networks.depth_decoder import DepthDecoder
-from geossl.networks.encoders import build_encoder
+from geossl.networks.encoders import NAMES, build_encoder, check_name
 from geossl.networks.monodepth import MonodepthNet
 from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.types import Batch, Frame, Objective
+
+RELEASED: dict[str, Literal["resnet50", "vgg"]] = {"monodepth_resnet50": "resnet50", "monodepth_vgg": "vgg"}
 
 
 class MonodepthOptions(Strict):
@@ -71,9 +73,9 @@ class Monodepth(MetricByBaseline):
     def __init__(self, options: MonodepthOptions) -> None:
         super().__init__(options)
         self.network: torch.nn.Module
-        if options.network in ("monodepth_resnet50", "monodepth_vgg"):
-            form: Literal["resnet50", "vgg"] = "vgg" if options.network == "monodepth_vgg" else "resnet50"
-            self.network = MonodepthNet(form, max_disparity=options.max_disparity)
+        check_name(options.network, (*RELEASED, *NAMES))
+        if options.network in RELEASED:
+            self.network = MonodepthNet(RELEASED[options.network], max_disparity=options.max_disparity)
             load_pyramid(self.network, options.encoder_weights, options.network)
         else:
             encoder = build_encoder(options.network, options.encoder_weights)

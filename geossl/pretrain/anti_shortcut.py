@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geossl.appearance import grey
 from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import area_mean
 
 MEAN, DEVIATION = 0.45, 0.225  # what encoders subtract and divide by: a standardised patch is so inside them
 FLATTEST = 1 / 255  # deviation of a patch below which it is not stretched: it shows nothing but noise
@@ -102,7 +103,7 @@ def lower_resolution(image: Tensor, factors: Sequence[int] = (1, 2, 4)) -> Tenso
     out = image
     for number, factor in enumerate(factors):
         if factor > 1:
-            small = F.adaptive_avg_pool2d(image, (max(1, size[0] // factor), max(1, size[1] // factor)))
+            small = area_mean(image, (max(1, size[0] // factor), max(1, size[1] // factor)))
             large = F.interpolate(small, size, mode="bilinear", align_corners=False)
             out = torch.where(drawn == number, large, out)
     return out

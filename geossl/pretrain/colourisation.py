@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import area_mean
 from geossl.networks.blocks import conv_float32
 from geossl.pretrain.heads import DenseHead
 from geossl.pretrain.lab import (
@@ -61,7 +62,7 @@ class Colourisation(Pretraining):
     def forward(self, batch: Batch) -> Objective:
         lab = to_lab(batch.target.image)
         logits = conv_float32(self.classify, F.relu(self.head(self.encoder(lightness_image(lab)))))  # (B, Q, h, w)
-        true = F.adaptive_avg_pool2d(lab[:, 1:], size_of(logits)).movedim(1, -1).flatten(0, 2)  # (B h w, 2)
+        true = area_mean(lab[:, 1:], size_of(logits)).movedim(1, -1).flatten(0, 2)  # (B h w, 2)
         label = soft_bins(true, self.bins)
         weight = rebalancing(self.frequency, self.options.rebalancing)[label.argmax(1)]
         losses = -(label * logits.log_softmax(1).movedim(1, -1).flatten(0, 2)).sum(1)

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from geossl.geometry.pixels import size_of
+from geossl.geometry.transforms import area_mean
 from geossl.networks.blocks import conv_float32
 from geossl.pretrain.heads import DenseHead
 from geossl.pretrain.lab import colour_image, lightness_image, to_lab
@@ -51,7 +52,7 @@ class SplitBrain(Pretraining):
         of_lightness, of_colour = ([x[part] for x in features] for part in (slice(count), slice(count, None)))
         ab = conv_float32(self.colour, F.relu(self.colour_head(of_lightness)))
         lightness = conv_float32(self.lightness, F.relu(self.lightness_head(of_colour)))
-        true = F.adaptive_avg_pool2d(lab, size_of(ab))
+        true = area_mean(lab, size_of(ab))
         terms = {
             "colour": F.mse_loss(ab, true[:, 1:] / AB_HALF),
             "lightness": F.mse_loss(lightness, (true[:, :1] - L_MIDDLE) / L_HALF),

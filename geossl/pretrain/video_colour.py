@@ -21,6 +21,7 @@ from torch import Tensor
 from geossl.appearance import grey
 from geossl.geometry.pixels import pixel_grid_like
 from geossl.geometry.precision import float32_island
+from geossl.geometry.transforms import area_mean
 from geossl.pretrain.heads import DenseHead
 from geossl.pretrain.method import Pretraining, PretrainingOptions
 from geossl.types import Batch, Objective
@@ -55,7 +56,7 @@ class VideoColour(Pretraining):
         target, references = features[:count], features[count:].unflatten(0, (-1, count))  # (S, B, dim, h, w)
         attention = soft_flow(target, references, self.options.temperature)  # (B, h w, S h w)
 
-        colours = ab_of(F.adaptive_avg_pool2d(images, (h, w))).flatten(2).transpose(1, 2)  # (B + S B, h w, 2)
+        colours = ab_of(area_mean(images, (h, w))).flatten(2).transpose(1, 2)  # (B + S B, h w, 2)
         known = colours[count:]
         centres = k_means(known.reshape(-1, 2), self.options.clusters)
         label = nearest(colours, centres)  # (B + S B, h w)

@@ -171,6 +171,11 @@ def test_monodepth_gives_mirrored_pairs_their_roles() -> None:
     assert torch.allclose(baseline, torch.tensor([0.54, 0.54]))
 
 
+def test_unknown_network_of_monodepth_names_the_released_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown encoder 'vgg'.* Known: monodepth_resnet50, monodepth_vgg, resnet18"):
+        build_method("monodepth", {"network": "vgg"})
+
+
 def test_unknown_method_names_the_closest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'monodepth2'"):
         method_class("monodeph2")
