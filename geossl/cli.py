@@ -136,6 +136,7 @@ def export(
 @app.command()
 def check(
     spec: Annotated[str, typer.Argument(help=f"{SPEC}; or a config, whose sources are all checked.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of a config.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Decode every file instead of a sample of 200.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -143,7 +144,7 @@ def check(
     from geossl.commands.check import check_data
 
     with progress_bar("decoding", quiet=as_json) as progress:
-        summaries = check_data(spec, None if full else 200, progress)
+        summaries = check_data(spec, None if full else 200, progress, overrides or [])
     if as_json:
         show(summaries, as_json)
     else:

@@ -394,6 +394,13 @@ def test_check_of_a_config_looks_at_its_sources(street: Path, tmp_path: Path) ->
     assert "stereo t_x (m): -" in out
 
 
+def test_check_takes_the_overrides_of_a_config(street: Path, tmp_path: Path) -> None:
+    code, out, err = geossl("check", config_for(street, tmp_path), "data.source_offsets=[1]")
+    assert code == 0, err
+    assert "samples: 5" in out
+    assert "'cache=none' is for a config" in error_of("check", f"kitti_raw:{street}", "cache=none")
+
+
 def test_synth_writes_what_it_says(tmp_path: Path) -> None:
     code, out, err = geossl("synth", tmp_path / "s", "--frames", 2, "--size", "64x32", "--processes", 1)
     assert code == 0, err

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geossl.config import SOURCE_KINDS, AnySource, Data, load_experiment, parse_source
+from geossl.config import SOURCE_KINDS, AnySource, ConfigError, Data, load_experiment, parse_source
 from geossl.data.build import open_source
 from geossl.data.check import check, find_missing
 from geossl.data.exclude import Exclusion
@@ -16,7 +16,10 @@ from geossl.data.samples import ALONE, Sample, Wanted
 
 
 def check_data(
-    spec: str, limit: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    spec: str,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    overrides: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """A summary of each source of a data specification or a config.
 
@@ -24,6 +27,7 @@ def check_data(
         spec: `kind:root[,key=value...]`, or a config, of which all sources are looked at as training sees them.
         limit: Decode about this many samples, evenly spread; None decodes all. Missing files are looked for in all.
         progress: Called with (done, total) images of each source.
+        overrides: "key=value" of the config.
 
     Returns:
         For each source: counts, sizes, cameras, labels, what its `exclude` left out, and `problems`, a line for each
@@ -31,10 +35,10 @@ def check_data(
         are no problem in themselves: the Eigen-Zhou split, say, validates on neighbours of training frames.
 
     Raises:
-        ConfigError: If the specification or config is wrong.
+        ConfigError: If the specification or config is wrong, or a specification has overrides.
         ValueError, OSError: If a source gives no samples at all.
     """
-    training, validation = sources_of(spec)
+    training, validation = sources_of(spec, overrides)
     trained, summaries = [], []
     for source, data in training:
         samples, exclusion = open_source(source, data)
@@ -47,11 +51,15 @@ def check_data(
     return summaries
 
 
-def sources_of(spec: str) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnySource, Wanted]]]:
+def sources_of(
+    spec: str, overrides: Sequence[str]
+) -> tuple[list[tuple[AnySource, Data]], list[tuple[AnySource, Wanted]]]:
     """The training sources (or the one of a specification) and the validation sources, with their samples' views."""
     if spec.partition(":")[0] in SOURCE_KINDS and not Path(spec).is_file():
+        if overrides:
+            raise ConfigError(f"'{overrides[0]}' is for a config; '{spec}' takes its options after commas.")
         return [(parse_source(spec), Data(source_offsets=(), stereo=False))], []
-    data = load_experiment(spec).data
+    data = load_experiment(spec, overrides).data
     return [(source, data) for source in data.train], [(source, ALONE) for source in data.validation]
 
 
