@@ -97,7 +97,7 @@ def photometric_contest(
             terms.append(explain(depth).loss + SMOOTHNESS / 2**scale * roughness)
         return torch.stack(terms).mean()
 
-    sides = own_sides(with_gradients(ours, [*maps, *motions]))
+    sides = own_sides(loss_with_gradients(ours, [*maps, *motions]))
     checks = None
     if plain is not None:
         matrix = torch.eye(4, device=device).repeat(batch, 1, 1)
@@ -107,7 +107,7 @@ def photometric_contest(
         def theirs(noise: float) -> Work:
             objective = plain.reprojection.Objective(batch, height, width, noise).to(device)
             disparities = dict(enumerate(maps))
-            return with_gradients(
+            return loss_with_gradients(
                 lambda: objective(pyramid, images[1:], *camera, motions, disparities), [*maps, *motions]
             )
 
@@ -123,10 +123,10 @@ def ssim_contest(plain: PlainModules | None, device: torch.device, batch: int, h
     g = torch.Generator().manual_seed(2)
     image, warped = (smooth((batch, 3, height, width), g).to(device) for _ in range(2))
     warped.requires_grad_()
-    sides = own_sides(with_gradients(lambda: photometric_map(warped, image).mean(), [warped]))
+    sides = own_sides(loss_with_gradients(lambda: photometric_map(warped, image).mean(), [warped]))
     if plain is not None:
         objective = plain.reprojection.Objective(batch, height, width).to(device)
-        sides = {PLAIN: with_gradients(lambda: objective.photometric(warped, image).mean(), [warped]), **sides}
+        sides = {PLAIN: loss_with_gradients(lambda: objective.photometric(warped, image).mean(), [warped]), **sides}
     return Contest(f"SSIM and L1, {batch}x3x{height}x{width}", sides, tolerance=1e-3)
 
 
@@ -136,9 +136,9 @@ def census_contest(
     """The soft census distance of two images, with the gradients to both."""
     g = torch.Generator().manual_seed(1)
     a, b = (smooth((batch, 3, height, width), g).to(device).requires_grad_() for _ in range(2))
-    sides = own_sides(with_gradients(lambda: census_map(a, b, radius)[0].mean(), [a, b]))
+    sides = own_sides(loss_with_gradients(lambda: census_map(a, b, radius)[0].mean(), [a, b]))
     if plain is not None:
-        sides = {PLAIN: with_gradients(lambda: plain.flow.census_distance(a, b, radius).mean(), [a, b]), **sides}
+        sides = {PLAIN: loss_with_gradients(lambda: plain.flow.census_distance(a, b, radius).mean(), [a, b]), **sides}
     patch = 2 * radius + 1
     goal = {3: 60, 1: 25}.get(radius)
     return Contest(f"census {patch}x{patch}, {batch}x3x{height}x{width}", sides, goal, tolerance=1e-3)
@@ -148,15 +148,11 @@ def correlation_contest(plain: PlainModules | None, device: torch.device, shape:
     """The 9x9 cost volume of two feature maps, with the gradients to both."""
     g = torch.Generator().manual_seed(2)
     a, b = (torch.randn(shape, generator=g).to(device).requires_grad_() for _ in range(2))
-    weight = torch.randn(shape[0], (2 * DISPLACEMENT + 1) ** 2, *shape[2:], generator=g).to(device)
-
-    def ours() -> Tensor:
-        return (correlation(a, b, DISPLACEMENT) * weight).mean()
-
-    sides = own_sides(with_gradients(ours, [a, b]))
+    reached = [torch.randn(shape[0], (2 * DISPLACEMENT + 1) ** 2, *shape[2:], generator=g).to(device)]
+    sides = own_sides(with_gradients(lambda: [correlation(a, b, DISPLACEMENT)], [a, b], reached))
     if plain is not None:
-        work = with_gradients(lambda: (plain.flow.correlation(a, b, DISPLACEMENT) * weight).mean(), [a, b])
-        sides = {PLAIN: work, **sides}
+        published = plain.flow.correlation
+        sides = {PLAIN: with_gradients(lambda: [published(a, b, DISPLACEMENT)], [a, b], reached), **sides}
     return Contest(f"correlation 9x9, {'x'.join(map(str, shape))}", sides, goal=20, tolerance=1e-4)
 
 
@@ -170,19 +166,17 @@ def lookup_contest(plain: PlainModules | None, device: torch.device, height: int
     places = pixel_grid(height, width, device) + MAX_FLOW_PX / 8 * torch.randn(
         LOOKUPS, 1, 2, height, width, generator=g
     ).to(device)
-    weight = torch.randn(1, LEVELS * (2 * RADIUS + 1) ** 2, height, width, generator=g).to(device)
+    reached = [torch.randn(1, LEVELS * (2 * RADIUS + 1) ** 2, height, width, generator=g).to(device)] * LOOKUPS
 
-    def ours() -> Tensor:
+    def ours() -> list[Tensor]:
         look_up = lookup_in(pyramid, RADIUS)
-        return torch.stack([(look_up(p) * weight).mean() for p in places]).sum()
+        return [look_up(p) for p in places]
 
-    def theirs() -> Tensor:
-        assert plain is not None
-        return torch.stack([(plain.flow.lookup(pyramid, p, RADIUS) * weight).mean() for p in places]).sum()
-
-    sides = own_sides(with_gradients(ours, pyramid))
+    sides = own_sides(with_gradients(ours, pyramid, reached))
     if plain is not None:
-        sides = {PLAIN: with_gradients(theirs, pyramid), **sides}
+        published = plain.flow.lookup
+        theirs = with_gradients(lambda: [published(pyramid, p, RADIUS) for p in places], pyramid, reached)
+        sides = {PLAIN: theirs, **sides}
     return Contest(f"{LOOKUPS} lookups of RAFT, 1x{height}x{width}", sides, goal=3, tolerance=1e-4)
 
 
@@ -231,11 +225,10 @@ def decoder_contest(plain: PlainModules | None, device: torch.device, batch: int
         inputs = [x for call in own for x in call[:2] if x is not None]
         reached = [gradient.contiguous(memory_format=layout) for gradient in gradients]
 
-        def run() -> list[Tensor]:
-            outputs = [function(*call) for call in own]
-            return [*(out.detach() for out in outputs), *torch.autograd.grad(outputs, inputs, reached)]
+        def outputs() -> list[Tensor]:
+            return [function(*call) for call in own]
 
-        return run
+        return with_gradients(outputs, inputs, reached)
 
     sides = own_sides(work(decoder_input, torch.channels_last))
     if plain is not None:
@@ -283,14 +276,19 @@ def own_sides(work: Work) -> dict[str, Work]:
     return {TORCH: under("plain"), OURS: under(best)} if best != "plain" else {OURS: work}
 
 
-def with_gradients(loss: Callable[[], Tensor], inputs: list[Tensor]) -> Work:
-    """A function that gives the loss and its gradients."""
+def with_gradients(outputs: Callable[[], list[Tensor]], inputs: list[Tensor], reached: list[Tensor]) -> Work:
+    """A function that gives the outputs and, where these gradients reach them, the gradients to the inputs."""
 
     def work() -> tuple[Tensor, ...]:
-        value = loss()
-        return (value.detach(), *torch.autograd.grad(value, inputs))
+        found = outputs()
+        return (*(out.detach() for out in found), *torch.autograd.grad(found, inputs, reached))
 
     return work
+
+
+def loss_with_gradients(loss: Callable[[], Tensor], inputs: list[Tensor]) -> Work:
+    """A function that gives the loss and its gradients."""
+    return with_gradients(lambda: [loss()], inputs, [torch.ones((), device=inputs[0].device)])
 
 
 def smooth(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
