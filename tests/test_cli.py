@@ -442,6 +442,7 @@ def test_schema_has_every_option_with_its_meaning() -> None:
         "train.lr: float = 0.0001",
         "data.augment.flip",
         "model.supervision: M | S | MS = M",
+        "data.train: list of KittiRaw | KittiOdometry | KittiStereo | Sintel | FlyingChairs | Folder | Video = []",
         "kind kitti_raw",
     ):
         assert part in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -73,6 +73,8 @@ def _value(value: Any) -> str:
 
 def _type_name(annotation: Any) -> str:
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _type_name(arguments[0])
     if not arguments:
         return "null" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
     if all(isinstance(a, str) for a in arguments):

@@ -10,7 +10,7 @@ from pydantic import Field
 from geossl.config.strict import Strict
 
 Exclude = Literal["benchmarks", "none"]
-_BY_METHOD = "null is benchmarks where a method of optical flow is trained, else none."
+_BY_METHOD = "null is benchmarks where a method of optical or scene flow is trained, else none."
 
 
 class Source(Strict):
