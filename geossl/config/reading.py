@@ -58,8 +58,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 def parse_experiment(values: Mapping[str, Any], where: str = "config") -> Experiment:
     """Validates nested values into an `Experiment`, its method's options filled in with their defaults.
 
-    Where a method of optical or scene flow is trained, training sources that do not say what to `exclude` leave out what the
-    benchmarks of flow test.
+    Where a method of optical or scene flow is trained, training sources that do not say what to `exclude` leave out
+    what the benchmarks of flow test.
 
     Raises:
         ConfigError: Listing every error at once.
