@@ -141,7 +141,9 @@ def run_trainings(arguments: argparse.Namespace) -> None:
     }
     found = run_studies(TRAININGS, arguments, {"data": data}, lambda *runs: score(runs[-1], held_out))
     if "precision" in found:
-        drawn = curves_of_variants(arguments.out, "precision", found["precision"], "validation/none/abs_rel")
+        drawn = curves_of_variants(
+            arguments.out, "precision", PRECISION, found["precision"], "validation/none/abs_rel"
+        )
         picture = plot_curves(drawn, title="AbsRel on held-out images, without scaling", log=True)
         write_image(arguments.out / "precision.png", picture)
 

@@ -134,10 +134,11 @@ def last_figures(run: Path) -> dict[str, float]:
 def curves(out: Path, found: dict[str, Scores]) -> np.ndarray:
     """Errors of visible and hidden pixels over the steps, a row a study; each curve the median over the seeds."""
     pictures = []
-    for study, scores in found.items():
+    for name, scores in found.items():
         for figure in FIGURES[:2]:
-            drawn = curves_of_variants(out, study, scores, f"validation/flow/{figure}")
-            pictures.append(plot_curves(drawn, title=f"{study}: {figure} (px)", log=True))
+            study = {**STUDIES, **EXPOSED}[name]
+            drawn = curves_of_variants(out, name, study, scores, f"validation/flow/{figure}")
+            pictures.append(plot_curves(drawn, title=f"{name}: {figure} (px)", log=True))
     return stack(pictures, columns=2)
 
 

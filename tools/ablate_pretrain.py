@@ -125,7 +125,7 @@ def depth(arguments: argparse.Namespace, data: Mapping[str, Any]) -> None:
     rows, verdicts = table_rows(study, scores), judge(study, scores)
     summary = {"table": rows, "claims": verdicts, "seeds": arguments.seeds, "steps": arguments.steps}
     write_text_atomic(arguments.out / "depth.json", json.dumps(summary, indent=1) + "\n")
-    drawn = curves_of_variants(arguments.out, "depth", scores, METRIC)
+    drawn = curves_of_variants(arguments.out, "depth", study, scores, METRIC)
     write_image(arguments.out / "abs_rel.png", plot_curves(drawn, title="AbsRel on held-out images", log=True))
     print(f"{text_table(rows)}\n\n{text_table(verdicts)}")
 

@@ -21,13 +21,11 @@ from ablation import (
     CONTINUED,
     FLOW_TRAIN,
     NARROW_ARFLOW,
-    Curve,
     Scores,
     Study,
     curve,
-    median_curve,
+    curves_of_variants,
     parser,
-    run_folder,
     run_studies,
 )
 
@@ -141,15 +139,7 @@ def curves(out: Path, study: str, scores: Scores) -> np.ndarray:
     """A plot for each of `FIGURES` over the steps, the median over the seeds; of the parts only what they end with."""
     pictures = []
     for figure in FIGURES:
-        drawn: dict[str, Curve] = {}
-        for variant in SELF_MONO_SF.variants:
-            seeds = [seed for name, seed in scores if name == variant]
-            runs = (run_folder(out, study, variant, seed) for seed in seeds)
-            steps, values = median_curve(runs, f"validation/scene_flow/{figure}")
-            if drawn:  # the others go on where the beginning ends
-                before, at_its_end = drawn["beginning"]
-                steps, values = [before[-1], *(before[-1] + step for step in steps)], [at_its_end[-1], *values]
-            drawn[variant] = steps, values
+        drawn = curves_of_variants(out, study, SELF_MONO_SF, scores, f"validation/scene_flow/{figure}")
         first, last = drawn["beginning"][0][0], drawn["full"][0][-1]
         end = float(np.median([values[figure] for (name, _), values in scores.items() if name == PARTS]))
         drawn[f"{PARTS}, same time"] = ([first, last], [end, end])

@@ -209,13 +209,27 @@ def values_of(scores: Scores, variant: str, figure: str) -> list[float]:
     return [values[figure] for (name, _), values in sorted(scores.items()) if name == variant]
 
 
-def curves_of_variants(out: Path, study: str, scores: Scores, figure: str) -> dict[str, Curve]:
-    """A figure of the trainings' metrics.jsonl by variant, each curve the median over the seeds."""
-    drawn = {}
-    for variant in dict.fromkeys(name for name, _ in scores):
-        seeds = [seed for name, seed in scores if name == variant]
-        drawn[variant] = median_curve((run_folder(out, study, variant, seed) for seed in seeds), figure)
+def curves_of_variants(out: Path, name: str, study: Study, scores: Scores, figure: str) -> dict[str, Curve]:
+    """A figure of the trainings' metrics.jsonl by variant, each curve the median over the seeds.
+
+    A variant that starts from another goes on where that one ends.
+    """
+    drawn: dict[str, Curve] = {}
+    for variant in study.variants:
+        runs = [run_folder(out, name, variant, seed) for trained, seed in scores if trained == variant]
+        steps, values = median_curve(runs, figure)
+        before = drawn.get(started_from(study.variants[variant]))
+        if before is not None:
+            steps = [before[0][-1], *(before[0][-1] + step for step in steps)]
+            values = [before[1][-1], *values]
+        drawn[variant] = steps, values
     return drawn
+
+
+def started_from(values: Mapping[str, Any]) -> str:
+    """The variant whose weights one with these values starts from, "" where it starts from random ones."""
+    given = values.get("train", {}).get("start_from") or values.get("model", {}).get("weights") or ""
+    return str(given).removeprefix("{run:").removesuffix("}")
 
 
 def median_curve(runs: Iterable[Path], figure: str) -> Curve:
