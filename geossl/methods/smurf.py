@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geossl.config import Strict
 from geossl.geometry.pixels import size_of
-from geossl.geometry.transforms import resize_flow, resize_image, upsample
+from geossl.geometry.transforms import area_mean, resize_flow, resize_image, upsample
 from geossl.geometry.visibility import Visibility, visible_pair
 from geossl.geometry.warping import warp_by_flow
 from geossl.losses.census import census_map
@@ -38,6 +38,7 @@ from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.raft import RAFT
 from geossl.types import Batch, Objective
 
+PATCH = 49  # pixels of the census
 TEACHER_SIGMA = 0.003  # of the image's diagonal: forward-backward residual at which a teacher is not believed
 STUDENT_SIGMA = 0.03  # and from which a student needs to be taught
 
@@ -51,6 +52,19 @@ class SMURFOptions(Strict):
     crop: tuple[int, int] | None = Field(
         (296, 696),
         description="Height and width that the network sees, at most; the warp reaches the whole image. Null: all.",
+    )
+    scales: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="Sizes at which images are compared; the paper's 1 learns little in a short training.",
+    )
+    census_from: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the training before which colours are compared, not the census; 0 in the paper. Their "
+        "gradient reaches further on small images.",
     )
     sequence_decay: float = Field(0.8, gt=0, le=1, description="Weight of an iteration against the next one's.")
     smoothness: float = Field(2.0, ge=0, description="2 for KITTI and FlyingChairs, 2.5 for Sintel.")
@@ -111,23 +125,36 @@ class SMURF(PairFlow):
         return Objective(terms, *self.shown(images, wholes, origins, flows[0].detach()))
 
     def photometric(self, images: Tensor, wholes: Tensor, origins: Tensor, flow: Tensor) -> Tensor:
-        """() census distance of the whole other images, warped to the crops, over what is visible.
+        """() distance of the whole other images, warped to the crops, over what is visible, mean of the scales.
 
         Args:
             images: (2B, 3, h, w) crops of both images. wholes: (2B, 3, H, W), the other image of each, uncropped.
             origins: (B, 2) of the crops. flow: (2B, 2, h, w), both directions.
         """
-        _, error, visible = self.compare(images, wholes, origins, flow)
-        return unless_hidden(masked_mean(error, visible), visible)
+        terms = []
+        for factor in (2**scale for scale in range(self.options.scales)):
+            smaller = reduced(images, factor), reduced(wholes, factor), origins / factor, reduced(flow, factor) / factor
+            _, error, visible = self.compare(*smaller)
+            terms.append(unless_hidden(masked_mean(error, visible), visible))
+        return torch.stack(terms).mean()
 
     def compare(self, images: Tensor, wholes: Tensor, origins: Tensor, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The warped images, (2B, 1, h, w) census errors, and where they count (bool, or in [0, 1])."""
+        """The warped images, (2B, 1, h, w) errors, and where they count (bool, or in [0, 1])."""
         warped, in_view = warp_by_flow(wholes, flow, origin=origins.repeat(2, 1).to(flow.device))
-        distance, complete = census_map(images, warped)
+        error, defined = self.error(images, warped)
         kind: Visibility = self.options.visibility if self.progress >= self.options.visibility_from else "none"
         # What leaves the crop is still found in the whole image: only what leaves that is not compared.
         visible = torch.cat(visible_pair(kind, *flow.chunk(2), outside_hidden=False))
-        return warped, power_l1(distance), visible * (in_view & complete)
+        return warped, error, visible * (in_view & defined)
+
+    def error(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, H, W) error of a warped image, and where it is defined: of colours at first, if so, then the census."""
+        if self.progress >= self.options.census_from:
+            distance, complete = census_map(image, warped)
+            return power_l1(distance), complete
+        # As large as if every pixel of a patch differed so, for the weight against smoothness.
+        distance = PATCH * (image - warped).abs().mean(1, keepdim=True)
+        return power_l1(distance), torch.ones_like(distance, dtype=torch.bool)
 
     def roughness(self, images: Tensor, flow: Tensor) -> Tensor:
         """() edge-aware differences of the flow, in pixels."""
@@ -161,7 +188,7 @@ class SMURF(PairFlow):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Maps of the forward direction to show, and figures of both for the log."""
         warped, error, visible = self.compare(images, wholes, origins, flow)
-        unwarped = power_l1(census_map(images, crop_at(wholes, origins, size_of(flow)))[0])
+        unwarped, _ = self.error(images, crop_at(wholes, origins, size_of(flow)))
         health = flow_health(flow, visible)
         health |= {
             "photometric": masked_mean(error, visible),
@@ -170,6 +197,12 @@ class SMURF(PairFlow):
         count = len(images) // 2
         maps = {"target": images, "warped": warped, "visible": visible.float(), "error": error, "flow": flow}
         return {name: x[:count] for name, x in maps.items()}, health
+
+
+def reduced(x: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // factor, W // factor), means over squares; rows and columns that are left are cut."""
+    h, w = (edge // factor for edge in size_of(x))
+    return area_mean(x[..., : h * factor, : w * factor], (h, w))
 
 
 def check_margin(margin: int, size: tuple[int, int]) -> None:

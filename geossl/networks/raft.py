@@ -26,7 +26,6 @@ from geossl.networks.flow_layers import check_images
 from geossl.networks.padding import pad_to_multiple
 
 STRIDE = 8
-MINIMUM = 128  # the correlation's coarsest level must have two rows and columns
 IMAGE_MEAN, IMAGE_STD = 0.5, 0.5
 FEATURE_LAYERS = {"large": (64, 64, 96, 128, 256), "small": (32, 32, 64, 96, 128), "tiny": (16, 16, 24, 32, 64)}
 
@@ -72,7 +71,9 @@ class RAFT(nn.Module):
             ValueError: If the images differ in shape.
         """
         check_images(first, second)
-        images = pad_to_multiple(self.standardize(torch.cat([first, second])), STRIDE, MINIMUM)
+        # The correlation's coarsest level must have two rows and columns.
+        least = 2 * STRIDE * 2 ** (self.net.corr_block.num_levels - 1)
+        images = pad_to_multiple(self.standardize(torch.cat([first, second])), STRIDE, least)
         h, w = size_of(first)
         return [flow[..., :h, :w] for flow in self._updates(images)[::-1]]
 
@@ -187,7 +188,7 @@ def _small() -> nn.Module:
 
 def _tiny() -> nn.Module:
     hidden = 32
-    corr_block = tv.CorrBlock(num_levels=4, radius=3)
+    corr_block = tv.CorrBlock(num_levels=3, radius=3)  # the fourth would pad images of 64 rows to 128
     motion = tv.MotionEncoder(
         in_channels_corr=corr_block.out_channels, corr_layers=(48,), flow_layers=(32, 16), out_channels=40
     )

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from geossl.geometry.transforms import resize_flow
 from geossl.geometry.warping import warp_by_flow
+from geossl.losses.census import census_map
+from geossl.losses.robust import power_l1
 from geossl.methods import build_method
 from geossl.methods import smurf as module
 from geossl.methods.self_supervision import crop_at
@@ -54,17 +56,40 @@ def test_one_step_lowers_the_loss_and_reaches_every_parameter(progress: float, o
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("crop", [None, CROP])
-def test_photometric_term_prefers_the_true_flow(seed: int, crop: Any, fixed_crop: None) -> None:
+@pytest.mark.parametrize("options", [{}, {"scales": 4, "census_from": 1.0}])
+def test_photometric_term_prefers_the_true_flow(
+    seed: int, crop: Any, options: dict[str, Any], fixed_crop: None
+) -> None:
     batch, flow = street_pair(seed)
     origins, size = (ORIGIN, CROP) if crop else (torch.zeros(1, 2, dtype=torch.int64), (64, 192))
 
     def error(flow: Tensor) -> float:
         images = crop_at(torch.cat([batch.target.image, batch.sources[0].image]), origins, size)
         wholes = torch.cat([batch.sources[0].image, batch.target.image])
-        return float(smurf().photometric(images, wholes, origins, crop_at(flow, origins, size)))
+        return float(smurf(**options).photometric(images, wholes, origins, crop_at(flow, origins, size)))
 
     wrong = {name: error(change(flow)) for name, change in WRONG_FLOWS.items()}
     assert error(flow) < min(wrong.values()), wrong
+
+
+def test_a_crop_is_compared_alike_at_every_scale() -> None:
+    """Of an image that is bent in neither direction, the means over squares are what the warp finds between them."""
+    v, u = torch.meshgrid(torch.arange(64.0), torch.arange(192.0), indexing="ij")
+    whole = (0.001 * (2 * u + 3 * v)).expand(2, 3, 64, 192)
+    flow = torch.tensor([2.5, -1.25]).view(1, 2, 1, 1).expand(2, 2, *CROP)
+    images = crop_at(whole, ORIGIN, CROP) + 0.001 * (2 * 2.5 - 3 * 1.25)
+    for scales in (1, 3):
+        error = smurf(scales=scales, census_from=1.0).photometric(images, whole, ORIGIN, flow)
+        assert float(error) == pytest.approx(0.01**0.4, rel=1e-3)  # of no difference
+
+
+def test_colours_give_way_to_the_census() -> None:
+    image, other = torch.rand(2, 1, 3, 16, 16)
+    brighter, defined = smurf(0.2, census_from=0.5).error(image, image + 0.1)
+    assert defined.all() and brighter.mean().item() == pytest.approx((49 * 0.1 + 0.01) ** 0.4)
+    distance, complete = smurf(0.5, census_from=0.5).error(image, other)
+    expected, inside = census_map(image, other)
+    assert torch.equal(distance, power_l1(expected)) and torch.equal(complete, inside)
 
 
 def test_what_leaves_the_crop_is_found_in_the_whole_image() -> None:
