@@ -133,8 +133,8 @@ class SMURF(PairFlow):
         """
         terms = []
         for factor in (2**scale for scale in range(self.options.scales)):
-            smaller = reduced(images, factor), reduced(wholes, factor), origins / factor, reduced(flow, factor) / factor
-            _, error, visible = self.compare(*smaller)
+            small_images, small_wholes, small_flow = (reduced(x, factor) for x in (images, wholes, flow))
+            _, error, visible = self.compare(small_images, small_wholes, origins / factor, small_flow / factor)
             terms.append(unless_hidden(masked_mean(error, visible), visible))
         return torch.stack(terms).mean()
 
@@ -148,7 +148,7 @@ class SMURF(PairFlow):
         return warped, error, visible * (in_view & defined)
 
     def error(self, image: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, H, W) error of a warped image, and where it is defined: of colours at first, if so, then the census."""
+        """(B, 1, H, W) error of a warped image, and where it is defined: of colours until the census sets in."""
         if self.progress >= self.options.census_from:
             distance, complete = census_map(image, warped)
             return power_l1(distance), complete
