@@ -15,6 +15,8 @@ from geossl.geometry.precision import float32_island
 from geossl.kernels import kernels_run
 from geossl.kernels.census import census_distance
 
+RADIUS = 3
+PATCH = (2 * RADIUS + 1) ** 2  # pixels
 GREY = (0.2989, 0.5870, 0.1140)  # ITU-R 601-2 luma
 SIGN = 0.81  # (grey levels of 255)^2 at which the soft sign bends
 HAMMING = 0.1  # squared difference of signs at which the soft Hamming distance bends
@@ -22,7 +24,7 @@ HAMMING = 0.1  # squared difference of signs at which the soft Hamming distance 
 
 @float32_island
 def census_map(
-    a: Tensor, b: Tensor, radius: int = 3, reduction: Literal["sum", "mean"] = "sum"
+    a: Tensor, b: Tensor, radius: int = RADIUS, reduction: Literal["sum", "mean"] = "sum"
 ) -> tuple[Tensor, Tensor]:
     """Soft Hamming distance between the ternary transforms of two images.
 

@@ -31,7 +31,7 @@ from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_mean, resize_flow
 from geossl.geometry.visibility import Visibility, visible_pair
 from geossl.geometry.warping import warp_by_flow
-from geossl.losses.census import census_map
+from geossl.losses.census import PATCH, census_map
 from geossl.losses.reduction import masked_mean, share_of, sum_over_twice_kept, unless_hidden
 from geossl.losses.robust import power_l1
 from geossl.methods.flow import flow_health
@@ -43,7 +43,6 @@ from geossl.networks.weights import load_named, read_model_weights
 from geossl.types import Batch, Frame, Objective
 
 THREE_FRAME_WINDOW = (-2, -1, 1, 2)  # so that three successive targets have both their neighbours
-PATCH = 49  # pixels of the census
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

@@ -26,7 +26,7 @@ from geossl.geometry.pixels import size_of
 from geossl.geometry.transforms import area_mean, resize_flow, resize_image, upsample
 from geossl.geometry.visibility import Visibility, visible_pair
 from geossl.geometry.warping import warp_by_flow
-from geossl.losses.census import census_map
+from geossl.losses.census import PATCH, census_map
 from geossl.losses.consistency import forward_backward_residual
 from geossl.losses.reduction import masked_mean, mean_over_all, sequence_weights, unless_hidden
 from geossl.losses.robust import charbonnier, power_l1
@@ -38,7 +38,6 @@ from geossl.networks.pyramid_encoder import load_pyramid
 from geossl.networks.raft import RAFT
 from geossl.types import Batch, Objective
 
-PATCH = 49  # pixels of the census
 TEACHER_SIGMA = 0.003  # of the image's diagonal: forward-backward residual at which a teacher is not believed
 STUDENT_SIGMA = 0.03  # and from which a student needs to be taught
 
