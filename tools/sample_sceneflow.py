@@ -38,7 +38,7 @@ from geossl.visualize_points import color_by_motion, raised_view, render_points
 
 OURS = "self_mono_sf"
 # Where flows are long, the wrong direction costs hardly more than none; half the size halves them.
-COARSE = ("data.height=64", "data.width=224", "train.steps=1500", "train.lr=1e-3")
+COARSE = ("data.height=64", "data.width=224", "train.steps=600", "train.lr=1e-3")
 MAX_PX = 64.0  # of the flow's colours
 DEPTH_RANGE_M = (3.0, 80.0)
 CLOUD_M, MOTION_M = 45.0, 2.0  # farthest point of the clouds, and the motion of the full colour
