@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from geossl.engine.benchmark import benchmark_training, cost_records
@@ -16,9 +17,9 @@ def flow_costs(
     size: tuple[int, int] = (320, 832),
     steps: int = 5,
     precision: str = "fp32",
-    methods: dict[str, tuple[int, ...]] | None = None,
-) -> list[dict[str, Any]]:
-    """A row a method: time, memory, and shares of data, networks, warp and loss, optimiser.
+    methods: Sequence[str] = tuple(METHODS),
+) -> Iterator[dict[str, Any]]:
+    """A row a method, as soon as it is measured: time, memory, and shares of data, networks, warp and loss, optimiser.
 
     Measured as at the end of a training, when all terms have set in.
 
@@ -28,10 +29,15 @@ def flow_costs(
         size: (height, width).
         steps: Measured steps.
         precision: As `train.precision`.
-        methods: Source offsets by name; default `METHODS`.
+        methods: Of `METHODS`.
+
+    Raises:
+        ValueError: If a method is none of these.
     """
-    rows = []
-    for name, offsets in (methods or METHODS).items():
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise ValueError(f"'{unknown[0]}' is no method of optical flow; expected some of {', '.join(METHODS)}.")
+    for name in methods:
         (cost,) = benchmark_training(
             name,
             height=size[0],
@@ -39,10 +45,9 @@ def flow_costs(
             batch_sizes=(batch,),
             device=device,
             precision=precision,
-            source_offsets=offsets,
+            source_offsets=METHODS[name],
             steps=steps,
             warmup=1,
             progress=1.0,
         )
-        rows.append({"method": name, **cost_records([cost])[0]})
-    return rows
+        yield {"method": name, **cost_records([cost])[0]}

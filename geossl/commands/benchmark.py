@@ -15,7 +15,7 @@ import torch
 
 from geossl.benchmark.contest import Contest, Outcome, hold, table_rows
 from geossl.benchmark.evaluate import evaluation_contests
-from geossl.benchmark.flow import flow_costs
+from geossl.benchmark.flow import METHODS, flow_costs
 from geossl.benchmark.growth import growth, growth_figure, growth_rows, series
 from geossl.benchmark.kernels import kernel_contests
 from geossl.benchmark.machine import floors, machine
@@ -91,13 +91,16 @@ def benchmark_evaluate(how: Measuring) -> dict[str, Any]:
         return report(how, torch.device("cpu"), evaluation_contests(plain, Path(folder), **size))
 
 
-def benchmark_flow(how: Measuring, precision: str = "fp32") -> dict[str, Any]:
-    """A step of every method of flow."""
+def benchmark_flow(how: Measuring, methods: Sequence[str] = tuple(METHODS)) -> dict[str, Any]:
+    """A step of methods of flow; each is told as soon as it is measured, as the next may need more than there is."""
+    rows = []
     with measuring(how) as (device, _):
         header = headed(how, device)
-        rows = flow_costs(device.type, steps=how.repeats, precision=precision, **how.given())
-    shown = [{name: f"{v:.3g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
-    how.tell(text_table(shown))
+        for row in flow_costs(device.type, steps=how.repeats, methods=methods, **how.given()):
+            rows.append(row)
+            how.tell(
+                ", ".join(f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in row.items())
+            )
     return {"machine": header, "rows": rows}
 
 

@@ -109,6 +109,7 @@ def evaluate(
 
 @benchmark_app.command("flow")
 def flow(
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "unflow,selflow,arflow,smurf",
     batch: Samples = None,
     size: Size = None,
     threads: Threads = None,
@@ -116,10 +117,11 @@ def flow(
     device: Device = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """A training step of every method of optical flow, by parts, when all its terms have set in."""
+    """A training step of methods of optical flow, by parts, when all its terms have set in."""
     from geossl.commands.benchmark import benchmark_flow
 
-    run(benchmark_flow, measuring(device, threads, repeats, batch, size, PLAIN), json_file)
+    how = measuring(device, threads, repeats, batch, size, PLAIN)
+    finish(benchmark_flow(how, listed(methods)), json_file)
 
 
 @benchmark_app.command("growth")

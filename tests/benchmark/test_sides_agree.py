@@ -125,7 +125,13 @@ def test_flow_rows_are_of_methods_at_the_end_of_their_training(monkeypatch: pyte
         return [StepCost(1, 0.5, 2.0, 100.0, 0.1, 0.6, 0.2, 0.1)]
 
     monkeypatch.setattr("geossl.benchmark.flow.benchmark_training", measured)
-    result = benchmark_flow(replace(HOW, batch=1, size=(64, 128), tell=lambda line: None))
+    lines: list[str] = []
+    how = replace(HOW, batch=1, size=(64, 128), tell=lines.append)
+    result = benchmark_flow(how)
+    assert lines[-4].startswith("method unflow, ") and lines[-1].startswith("method smurf, ")
+    assert [row["method"] for row in benchmark_flow(how, ["arflow"])["rows"]] == ["arflow"]
+    with pytest.raises(ValueError, match="'raft' is no method of optical flow; expected some of unflow, selflow"):
+        benchmark_flow(how, ["raft"])
     assert [row["method"] for row in result["rows"]] == list(asked) == ["unflow", "selflow", "arflow", "smurf"]
     assert all(given["progress"] == 1 and given["batch_sizes"] == (1,) for given in asked.values())
     assert (asked["smurf"]["height"], asked["smurf"]["width"]) == (64, 128)
