@@ -16,7 +16,6 @@ def flow_costs(
     batch: int = 4,
     size: tuple[int, int] = (320, 832),
     steps: int = 5,
-    precision: str = "fp32",
     methods: Sequence[str] = tuple(METHODS),
 ) -> Iterator[dict[str, Any]]:
     """A row a method, as soon as it is measured: time, memory, and shares of data, networks, warp and loss, optimiser.
@@ -28,7 +27,6 @@ def flow_costs(
         batch: Samples.
         size: (height, width).
         steps: Measured steps.
-        precision: As `train.precision`.
         methods: Of `METHODS`.
 
     Raises:
@@ -44,7 +42,6 @@ def flow_costs(
             width=size[1],
             batch_sizes=(batch,),
             device=device,
-            precision=precision,
             source_offsets=METHODS[name],
             steps=steps,
             warmup=1,
