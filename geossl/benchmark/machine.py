@@ -7,6 +7,7 @@ import platform
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import geossl
 from geossl.benchmark.contest import seconds_of
 from geossl.kernels import available
 
-COPIED_MB, MATRIX = 256, 2048
+COPIED_MB = 256
+SMALLEST_MATRIX, LEAST_SECONDS = 256, 0.02  # matrices are doubled until a product takes this long
 REPEATS = 5
 
 
@@ -47,10 +49,7 @@ def floors(device: torch.device) -> dict[str, float]:
     source = torch.zeros(COPIED_MB << 18, device=device)
     target = torch.empty_like(source)
     found = {"copy_gb_s": 2 * source.nbytes / 1e9 / _median(lambda: target.copy_(source), device)}
-    for name, dtype in (("fp32_gflops", torch.float32), ("bf16_gflops", torch.bfloat16)):
-        a = torch.rand(MATRIX, MATRIX, device=device).to(dtype)
-        found[name] = 2 * MATRIX**3 / 1e9 / _median(lambda a=a: a @ a, device)  # type: ignore[misc]
-    return found
+    return found | {"fp32_gflops": _gflops(torch.float32, device), "bf16_gflops": _gflops(torch.bfloat16, device)}
 
 
 def processor_name() -> str:
@@ -60,6 +59,16 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _gflops(dtype: torch.dtype, device: torch.device) -> float:
+    """Of a product of matrices as large as this machine needs: bf16 may be a thousand times as slow as on another."""
+    size, seconds = SMALLEST_MATRIX // 2, 0.0
+    while seconds < LEAST_SECONDS:
+        size *= 2
+        a = torch.rand(size, size, device=device).to(dtype)
+        seconds = _median(partial(torch.mm, a, a), device)
+    return 2 * size**3 / 1e9 / seconds
 
 
 def _median(work: Callable[[], Any], device: torch.device) -> float:
