@@ -16,6 +16,7 @@ from geossl.evaluation.depth_protocols import (
     DepthProtocol,
     ScoredTruth,
     get_protocol,
+    medians,
     scored_pixels,
     scored_truth,
 )
@@ -94,7 +95,7 @@ def score_image(
             f"{name}: {int(bad.sum())} of {len(p)} scored pixels are not positive and finite (such as {p[bad][0]:g}); "
             "a depth map needs a depth in every pixel. Fill them, or score fewer images."
         )
-    ratio = _median(scored.depth, protocol) / _median(p, protocol)
+    ratio = scored.medians[protocol.median] / medians(p)[protocol.median]
     scale = {"median": ratio, "factor": protocol.factor}.get(protocol.scaling, 1.0)
     d1 = None
     if protocol.d1 is not None and fx_baseline is not None:
@@ -160,15 +161,6 @@ def score_depth(
         )
         scores.append((name, score))
     return collect_scores(scores, protocol, truth_kind=truth_kind)
-
-
-def _median(values: np.ndarray, protocol: DepthProtocol) -> float:
-    middle = (len(values) - 1) // 2
-    parted = np.partition(values, middle)
-    lower = float(parted[middle])
-    if protocol.median == "lower" or len(values) % 2:
-        return lower
-    return (lower + float(parted[middle + 1 :].min())) / 2
 
 
 def _count_d1(

@@ -6,6 +6,7 @@ Every step is a field, every field is printed with every result, and none is cho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -191,6 +192,20 @@ class ScoredTruth:
     depth: np.ndarray
     crop: str
     truth_range: tuple[float, float] | None
+
+    @cached_property
+    def medians(self) -> dict[str, float]:
+        """Of the depth, by the names of `DepthProtocol.median`."""
+        return medians(self.depth)
+
+
+def medians(values: np.ndarray) -> dict[str, float]:
+    """(N,) values -> by the names of `DepthProtocol.median`."""
+    middle = (len(values) - 1) // 2
+    parted = np.partition(values, middle)
+    lower = float(parted[middle])
+    upper = lower if len(values) % 2 else float(parted[middle + 1 :].min())
+    return {"lower": lower, "numpy": (lower + upper) / 2}
 
 
 def scored_truth(truth: np.ndarray | ScoredTruth, protocol: DepthProtocol) -> ScoredTruth:

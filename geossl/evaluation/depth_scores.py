@@ -11,8 +11,10 @@ import numpy as np
 
 from geossl.evaluation.depth_protocols import DepthProtocol
 from geossl.evaluation.stereo import D1Counts, average_d1
+from geossl.kernels.evaluation import depth_sums, evaluation_kernels_run
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
+DELTA_THRESHOLDS = 1.25 ** np.arange(1.0, 4)  # of max(p / g, g / p), for delta1 to delta3
 BY_OBJECT = ("abs_rel_bg", "abs_rel_fg")  # with an object map: where nothing moves by itself, and on what does
 
 
@@ -39,17 +41,14 @@ def depth_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]
             f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same, not empty."
         )
     p, g = prediction.astype(np.float64), truth.astype(np.float64)
-    error, quotient = np.abs(p - g), p / g
-    relative, log_ratio = error / g, np.log(quotient)
-    ratio = np.maximum(quotient, g / p)
-    n = len(g)
-    return {
-        "abs_rel": float(np.mean(relative)),
-        "sq_rel": float(np.mean(relative * error)),
-        "rmse": float(np.sqrt(error @ error / n)),
-        "rmse_log": float(np.sqrt(log_ratio @ log_ratio / n)),
-        **{f"delta{i}": np.count_nonzero(ratio < 1.25**i) / n for i in (1, 2, 3)},
-    }
+    if evaluation_kernels_run(p, g, dtype=np.float64):
+        sums = depth_sums(p, g, DELTA_THRESHOLDS)
+    else:
+        error, log_ratio, ratio = np.abs(p - g), np.log(p / g), np.maximum(p / g, g / p)
+        terms = error / g, error**2 / g, error**2, log_ratio**2, *(ratio < bound for bound in DELTA_THRESHOLDS)
+        sums = np.array([term.sum() for term in terms])
+    abs_rel, sq_rel, mse, mse_log, *deltas = (sums / len(g)).tolist()
+    return dict(zip(METRICS, (abs_rel, sq_rel, math.sqrt(mse), math.sqrt(mse_log), *deltas), strict=True))
 
 
 def abs_rel_by_object(depth: np.ndarray, truth: np.ndarray, moving: np.ndarray) -> dict[str, float]:

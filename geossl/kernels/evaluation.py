@@ -1,4 +1,4 @@
-"""LiDAR scans as depth maps, and depth maps in the pixels that are scored, on the CPU; of numpy arrays.
+"""LiDAR scans as depth maps, depth maps in the pixels that are scored, and their errors, on the CPU; of numpy arrays.
 
 The functions run where `evaluation_kernels_run` says so.
 """
@@ -13,9 +13,9 @@ from geossl.kernels import cpu_kernels_run
 from geossl.kernels.library import INT, LONG, POINTER, kernel
 
 
-def evaluation_kernels_run(values: np.ndarray) -> bool:
-    """Whether the kernels compute a function of an array: float32 in row-major order, and kernels in use."""
-    return values.dtype == np.float32 and values.flags.c_contiguous and cpu_kernels_run()
+def evaluation_kernels_run(*arrays: np.ndarray, dtype: type = np.float32) -> bool:
+    """Whether the kernels compute a function of arrays: of that type, in row-major order, and kernels in use."""
+    return all(x.dtype == dtype and x.flags.c_contiguous for x in arrays) and cpu_kernels_run()
 
 
 def lidar_map(points: np.ndarray, P: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -40,11 +40,9 @@ def lidar_map_eigen(points: np.ndarray, P: np.ndarray, size: tuple[int, int], fo
     """
     width, height = size
     P, depth = np.ascontiguousarray(P, np.float64), np.zeros((height, width), np.float32)
-    least, first = np.empty_like(depth), np.zeros((height, width), np.int32)
-    shared = np.empty(len(points), np.int32)
-    run = kernel("geossl_lidar_map_eigen", POINTER, LONG, INT, POINTER, INT, *[POINTER] * 4, INT, INT)
-    scratch = _at(least), _at(first), _at(shared)
-    run(_at(points), len(points), points.shape[1], _at(P), int(forward), _at(depth), *scratch, height, width)
+    seams = np.zeros((height + 1, 2), np.int32)
+    run = kernel("geossl_lidar_map_eigen", POINTER, LONG, INT, POINTER, INT, POINTER, POINTER, INT, INT)
+    run(_at(points), len(points), points.shape[1], _at(P), int(forward), _at(depth), _at(seams), height, width)
     return depth
 
 
@@ -64,6 +62,22 @@ def resized_at(values: np.ndarray, size: tuple[int, int], pixels: np.ndarray, in
     run = kernel("geossl_resized_at", POINTER, *[INT] * 4, POINTER, LONG, INT, POINTER)
     run(_at(values), *values.shape, *size, _at(pixels), len(pixels), int(inverse), _at(found))
     return found
+
+
+def depth_sums(prediction: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Over matching positive depths p and g, what the metrics of `evaluation.depth_scores` are means of.
+
+    Args:
+        prediction, truth: (N,) float64.
+        thresholds: (3,) float64.
+
+    Returns:
+        (7,) sums of |p - g| / g, (p - g)^2 / g, (p - g)^2, log(p / g)^2, and of max(p / g, g / p) < each threshold.
+    """
+    sums = np.empty(7)
+    run = kernel("geossl_depth_sums", POINTER, POINTER, LONG, POINTER, POINTER)
+    run(_at(prediction), _at(truth), len(truth), _at(thresholds), _at(sums))
+    return sums
 
 
 def _at(values: np.ndarray) -> Any:

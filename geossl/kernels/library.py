@@ -17,17 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ABI = 7  # GEOSSL_ABI of csrc/geossl.h
+ABI = 8  # GEOSSL_ABI of csrc/geossl.h
+FOLDER = Path(__file__).parent  # of the library
 
 
 def loaded() -> ctypes.CDLL | None:
     """The loaded library, None where there is none that fits."""
-    return load(Path(__file__).parent)[0]
+    return load(FOLDER)[0]
 
 
 def why_missing() -> str | None:
     """Why there is no library, and the remedy, in a sentence; None where there is one."""
-    return load(Path(__file__).parent)[1]
+    return load(FOLDER)[1]
 
 
 @lru_cache

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from geossl.evaluation.depth import get_protocol, score_image
+from geossl.evaluation.depth import depth_metrics, get_protocol, score_image
 from geossl.evaluation.lidar import velodyne_to_depth, velodyne_to_depth_eigen
 from geossl.formats.calibration import Calibration, Camera
 from geossl.kernels import available, use
@@ -23,6 +23,7 @@ def test_lidar_maps_are_those_of_numpy(seed: int, columns: int, size: tuple[int,
     points = np.column_stack([rng.uniform(-1, 20, 3000), rng.uniform(-15, 15, 3000), rng.uniform(-9, 9, 3000)])
     points = np.column_stack([points, rng.uniform(0, 1, 3000)]).astype(np.float32)[:, :columns].copy()
     points[:2] = [[np.nan] * columns, [np.inf] * columns]
+    points[2:600, 0] = 0  # depths of 0, which are no empty pixels
     scale = size[0] / 11
     P = np.array([[6.0 * scale, 0, 5.2 * scale, 0.3], [0, 6.0 * scale, 3.1 * scale, -0.2], [0, 0, 1, 0.01]])
     T = np.array([[0, -1, 0, 0.02], [0, 0, -1, -0.05], [1, 0, 0, -0.25], [0, 0, 0, 1.0]])
@@ -68,3 +69,15 @@ def test_scores_are_those_without_kernels(name: str) -> None:
     assert ours is not None and plain is not None
     assert ours.pixels == plain.pixels and ours.ratio == pytest.approx(plain.ratio, rel=1e-6)
     assert dict(ours.metrics) == pytest.approx(dict(plain.metrics), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 4096])
+def test_metrics_are_numpy_s(count: int) -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(0.1, 80, count)
+    prediction = truth * np.exp(rng.choice([1e-9, 0.1, 0.3, 3], count) * rng.standard_normal(count))
+    prediction[0] = truth[0]
+    ours = depth_metrics(prediction, truth)
+    with use("plain"):
+        plain = depth_metrics(prediction, truth)
+    assert ours == pytest.approx(plain, rel=1e-12, abs=1e-15)

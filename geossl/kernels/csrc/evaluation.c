@@ -1,99 +1,188 @@
-/* LiDAR scans as depth maps, and resized maps in few pixels. */
+/* LiDAR scans as depth maps, resized maps in few pixels, and sums of depth's metrics. */
 #include "geossl.h"
 
+#include <float.h>
 #include <math.h>
+#include <string.h>
 
-/* Where a point falls, in pixels, by a (3, 4) projection; and its z. */
+#define BLOCK 256 /* points or pixels that are computed side by side */
+
+/* Points of a scan, and where they fall in pixels. */
 typedef struct {
-    double u, v, z;
-} Pixel;
+    int count;
+    float x[BLOCK], y[BLOCK], z[BLOCK];
+    double u[BLOCK], v[BLOCK], depth[BLOCK];
+} Points;
 
-GEOSSL_INLINE Pixel project(const float *point, const double *P) {
-    double x = point[0], y = point[1], z = point[2], depth = P[8] * x + P[9] * y + P[10] * z + P[11];
-    Pixel at = {(P[0] * x + P[1] * y + P[2] * z + P[3]) / depth, (P[4] * x + P[5] * y + P[6] * z + P[7]) / depth, depth};
-    return at;
-}
-
-/* points: (N, stride), the first three x, y, z. P: (3, 4). map: (H, W), all 0. */
-GEOSSL_EXPORT void geossl_lidar_map(const float *points, int64_t count, int stride, const double *P, float *map,
-                                    int height, int width) {
-    for (int64_t i = 0; i < count; i++) {
-        Pixel at = project(points + i * stride, P);
-        double column = floor(at.u + 0.5), row = floor(at.v + 0.5);
-        if (!(at.z > 0 && column >= 0 && row >= 0 && column < width && row < height)) continue;
-        float *pixel = map + (size_t)row * width + (size_t)column, z = (float)at.z;
-        if (*pixel == 0 || z < *pixel) *pixel = z;
-    }
-}
-
-/* The same by the published steps, see evaluation/lidar.py.
+/* Projects points until a block is full, and returns how many it has gone through.
  *
- * forward: 1 stores x, 0 stores z. least: (H, W), need not be set. first: (H, W), all 0. shared: (N,), need not be
- * set. */
-GEOSSL_EXPORT void geossl_lidar_map_eigen(const float *points, int64_t count, int stride, const double *P, int forward,
-                                          float *map, float *least, int32_t *first, int32_t *shared, int height,
-                                          int width) {
-    int64_t sharing = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const float *point = points + i * stride;
-        if (!(point[0] >= 0)) continue;
-        Pixel at = project(point, P);
-        if (!(at.u > 0 && at.v > 0 && at.u < width + 1.0 && at.v < height + 1.0)) continue;
-        int column = (int)nearbyint(at.u) - 1, row = (int)nearbyint(at.v) - 1;
-        if (column < 0 || row < 0 || column >= width || row >= height) continue;
-        float value = forward ? point[0] : (float)at.z;
-        if (!(value > 0)) value = 0;
-        int pixel = row * width + column, index = row * (width - 1) + column;
-        map[pixel] = value; /* the last point of a pixel stays */
-        if (!first[index]) {
-            first[index] = pixel + 1;
-            least[index] = value;
-        } else {
-            if (value < least[index]) least[index] = value;
-            shared[sharing++] = index;
+ * points: (count, stride), the first three x, y, z. P: (3, 4). ahead: 1 leaves out those behind the LiDAR. */
+GEOSSL_INLINE int64_t project(const float *points, int64_t count, int stride, const double *P, int ahead, Points *to) {
+    int64_t read = 0;
+    int n = 0;
+    for (; read < count && n < BLOCK; read++) {
+        const float *point = points + read * stride;
+        if (ahead && !(point[0] >= 0)) continue;
+        to->x[n] = point[0], to->y[n] = point[1], to->z[n] = point[2];
+        n++;
+    }
+    to->count = n;
+    for (int k = 0; k < n; k++) {
+        double x = to->x[k], y = to->y[k], z = to->z[k], depth = P[8] * x + P[9] * y + P[10] * z + P[11];
+        to->u[k] = (P[0] * x + P[1] * y + P[2] * z + P[3]) / depth;
+        to->v[k] = (P[4] * x + P[5] * y + P[6] * z + P[7]) / depth;
+        to->depth[k] = depth;
+    }
+    return read;
+}
+
+/* The nearer of what a pixel holds, 0 where nothing, and a value. */
+GEOSSL_INLINE void keep_least(float *pixel, float value) {
+    if (*pixel == 0 || value < *pixel) *pixel = value;
+}
+
+/* map: (H, W), all 0. The rest as in `project`. */
+GEOSSL_EXPORT GEOSSL_CLONES void geossl_lidar_map(const float *points, int64_t count, int stride, const double *P,
+                                                  float *map, int height, int width) {
+    Points at;
+    for (int64_t done = 0; done < count;) {
+        done += project(points + done * stride, count - done, stride, P, 0, &at);
+        for (int k = 0; k < at.count; k++) {
+            double column = floor(at.u[k] + 0.5), row = floor(at.v[k] + 0.5);
+            if (!(at.depth[k] > 0 && column >= 0 && row >= 0 && column < width && row < height)) continue;
+            keep_least(map + (size_t)row * width + (size_t)column, (float)at.depth[k]);
         }
     }
-    for (int64_t i = 0; i < sharing; i++) map[first[shared[i]] - 1] = least[shared[i]];
 }
 
-/* Where an output position samples along an axis: between `low` and `high`, at `weight` from the first. */
+/* A pixel at the end of a row and the first of the next, which the published index takes for one. */
 typedef struct {
-    int low, high;
+    int32_t first; /* 1 + the pixel in which a point fell first; 0 if none did */
+    float least;
+} Seam;
+
+#define NO_DEPTH FLT_MIN /* a value of 0, told from a pixel without a point until the end */
+
+/* The same by the published steps, see evaluation/lidar.py: the least of every pixel's points, but of a seam's two
+ * pixels the first gets the least of both, and the other keeps its last.
+ *
+ * forward: 1 stores x, 0 stores z. seams: (H + 1,), all 0, the one before the first row included. */
+GEOSSL_EXPORT GEOSSL_CLONES void geossl_lidar_map_eigen(const float *points, int64_t count, int stride,
+                                                        const double *P, int forward, float *map, Seam *seams,
+                                                        int height, int width) {
+    Points at;
+    int zeros = 0;
+    for (int64_t done = 0; done < count;) {
+        done += project(points + done * stride, count - done, stride, P, 1, &at);
+        for (int k = 0; k < at.count; k++) {
+            double u = at.u[k], v = at.v[k];
+            if (!(u > 0 && v > 0 && u < width + 1.0 && v < height + 1.0)) continue;
+            int column = (int)nearbyint(u) - 1, row = (int)nearbyint(v) - 1;
+            if (column < 0 || row < 0 || column >= width || row >= height) continue;
+            float value = forward ? at.x[k] : (float)at.depth[k];
+            if (!(value > 0)) value = NO_DEPTH, zeros = 1;
+            const int pixel = row * width + column, last = column == width - 1;
+            if (column > 0 && !last) {
+                keep_least(map + pixel, value);
+                continue;
+            }
+            Seam *seam = seams + (width > 1 ? row + last : 0); /* of one column all rows share an index */
+            if (!seam->first) seam->first = pixel + 1;
+            keep_least(&seam->least, value);
+            map[pixel] = value;
+        }
+    }
+    for (int i = 0; i <= height; i++)
+        if (seams[i].first) map[seams[i].first - 1] = seams[i].least;
+    for (int pixel = 0; zeros && pixel < height * width; pixel++)
+        if (map[pixel] == NO_DEPTH) map[pixel] = 0;
+}
+
+/* Where an output position samples along an axis: between `low` and the next, at `weight` from the first. */
+typedef struct {
+    int low;
     float weight;
 } Sampled;
 
 GEOSSL_INLINE Sampled sampled(int position, double scale, int size) {
     double at = (position + 0.5) * scale - 0.5;
-    if (at < 0) at = 0;
-    if (at > size - 1) at = size - 1;
+    at = at > 0 ? at : 0;
+    at = at < size - 1 ? at : size - 1;
     int low = (int)at;
-    Sampled found = {low, low + 1 < size ? low + 1 : low, (float)(at - low)};
+    Sampled found = {low, (float)(at - low)};
     return found;
 }
 
 /* Bilinear values of a map (h, w), resized to (H, W), edges aligned, in the pixels row * W + column, which ascend.
  * inverse: 1 interpolates 1 / value instead of value. */
-GEOSSL_EXPORT void geossl_resized_at(const float *map, int h, int w, int height, int width, const int64_t *pixels,
-                                     int64_t count, int inverse, float *out) {
-    double scale_x = (double)w / width, scale_y = (double)h / height;
-    const float *above = map, *below = map;
-    int64_t row_begin = 0, row_end = 0;
-    float down = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (pixels[i] >= row_end) {
-            int row = (int)(pixels[i] / width);
-            Sampled y = sampled(row, scale_y, h);
-            above = map + (size_t)y.low * w;
-            below = map + (size_t)y.high * w;
-            down = y.weight;
-            row_begin = (int64_t)row * width;
-            row_end = row_begin + width;
+GEOSSL_EXPORT GEOSSL_CLONES void geossl_resized_at(const float *map, int h, int w, int height, int width,
+                                                   const int64_t *pixels, int64_t count, int inverse, float *out) {
+    const double scale_x = (double)w / width, scale_y = (double)h / height;
+    for (int64_t from = 0; from < count;) {
+        const int64_t row = pixels[from] / width, begin = row * width;
+        const Sampled y = sampled((int)row, scale_y, h);
+        const float *above = map + (size_t)y.low * w, *below = y.low + 1 < h ? above + w : above;
+        int n = 0, left[BLOCK];
+        float right[BLOCK], corner[4][BLOCK];
+        while (n < BLOCK && from + n < count && pixels[from + n] < begin + width) n++;
+        for (int k = 0; k < n; k++) {
+            const Sampled x = sampled((int)(pixels[from + k] - begin), scale_x, w);
+            left[k] = x.low;
+            right[k] = x.weight;
         }
-        Sampled x = sampled((int)(pixels[i] - row_begin), scale_x, w);
-        float a = above[x.low], b = above[x.high], c = below[x.low], d = below[x.high];
-        if (inverse) a = 1 / a, b = 1 / b, c = 1 / c, d = 1 / d;
-        float upper = a * (1 - x.weight) + b * x.weight, lower = c * (1 - x.weight) + d * x.weight;
-        float value = upper * (1 - down) + lower * down;
-        out[i] = inverse ? 1 / value : value;
+        for (int k = 0; k < n; k++) {
+            const int low = left[k], high = low + 1 < w ? low + 1 : low;
+            corner[0][k] = above[low], corner[1][k] = above[high];
+            corner[2][k] = below[low], corner[3][k] = below[high];
+        }
+        for (int k = 0; k < n; k++) {
+            float a = corner[0][k], b = corner[1][k], c = corner[2][k], d = corner[3][k], t = right[k];
+            if (inverse) a = 1 / a, b = 1 / b, c = 1 / c, d = 1 / d;
+            float upper = a * (1 - t) + b * t, lower = c * (1 - t) + d * t;
+            float value = upper * (1 - y.weight) + lower * y.weight;
+            out[from + k] = inverse ? 1 / value : value;
+        }
+        from += n;
     }
+}
+
+/* The natural logarithm of a positive, normal number to 1e-15, in steps that vectorise: x = m 2^e with m in
+ * [sqrt(1/2), sqrt(2)), and log m = 2 artanh((m - 1) / (m + 1)). */
+GEOSSL_INLINE double log_of(double x) {
+    const uint64_t half_root = 0x3fe6a09e667f3bcd, one = 0x3ff0000000000000, mantissa_bits = 52;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof x);
+    const uint64_t biased = (bits + (one - half_root)) >> mantissa_bits; /* e + 1023 */
+    const uint64_t of_m = bits + one - (biased << mantissa_bits);
+    const uint64_t of_e = biased | 0x4330000000000000; /* as a double, 2^52 + e + 1023 */
+    double m, e;
+    memcpy(&m, &of_m, sizeof m);
+    memcpy(&e, &of_e, sizeof e);
+    const double s = (m - 1) / (m + 1), t = s * s;
+    double series = 1.0 / 19;
+    for (int odd = 17; odd > 0; odd -= 2) series = series * t + 1.0 / odd;
+    return (e - (4503599627370496.0 + 1023)) * 0.69314718055994531 + 2 * s * series;
+}
+
+/* Sums over the pixels of |p - g| / g, (p - g)^2 / g, (p - g)^2 and log(p / g)^2, and how many have max(p / g, g / p)
+ * below each threshold: what evaluation/depth_scores.py makes metrics of.
+ *
+ * prediction, truth: (count,), positive. sums: (7,). */
+GEOSSL_EXPORT GEOSSL_CLONES void geossl_depth_sums(const double *prediction, const double *truth, int64_t count,
+                                                   const double *thresholds, double *sums) {
+    const double t1 = thresholds[0], t2 = thresholds[1], t3 = thresholds[2];
+    double relative = 0, squared_relative = 0, squared = 0, squared_log = 0, below1 = 0, below2 = 0, below3 = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const double p = prediction[i], g = truth[i], error = fabs(p - g), quotient = p / g, inverse = g / p;
+        const double ratio = quotient > inverse ? quotient : inverse, logarithm = log_of(quotient);
+        relative += error / g;
+        squared_relative += error * error / g;
+        squared += error * error;
+        squared_log += logarithm * logarithm;
+        below1 += ratio < t1 ? 1.0 : 0.0;
+        below2 += ratio < t2 ? 1.0 : 0.0;
+        below3 += ratio < t3 ? 1.0 : 0.0;
+    }
+    const double all[] = {relative, squared_relative, squared, squared_log, below1, below2, below3};
+    memcpy(sums, all, sizeof all);
 }
