@@ -12,6 +12,7 @@ METHODS: dict[str, tuple[int, ...]] = {"unflow": (1,), "selflow": (-2, -1, 1, 2)
 
 
 def flow_costs(
+    gflops: float,
     device: str = "auto",
     batch: int = 4,
     size: tuple[int, int] = (320, 832),
@@ -23,6 +24,7 @@ def flow_costs(
     Measured as at the end of a training, when all terms have set in.
 
     Args:
+        gflops: What the machine multiplies, see `StepCost.of_floor`.
         device: As `train.device`.
         batch: Samples.
         size: (height, width).
@@ -47,4 +49,4 @@ def flow_costs(
             warmup=1,
             progress=1.0,
         )
-        yield {"method": name, **cost_records([cost])[0]}
+        yield {"method": name, **cost_records([cost], gflops)[0]}

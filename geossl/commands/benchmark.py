@@ -96,7 +96,8 @@ def benchmark_flow(how: Measuring, methods: Sequence[str] = tuple(METHODS)) -> d
     rows = []
     with measuring(how) as (device, _):
         header = headed(how, device)
-        for row in flow_costs(device.type, steps=how.repeats, methods=methods, **how.given()):
+        gflops = header["fp32_gflops"]
+        for row in flow_costs(gflops, device.type, steps=how.repeats, methods=methods, **how.given()):
             rows.append(row)
             how.tell(
                 ", ".join(f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in row.items())
@@ -166,10 +167,12 @@ def benchmark_train(
             precision=experiment.train.precision,
             source_offsets=data.source_offsets,
             stereo=data.stereo,
+            stereo_sources=data.stereo_sources,
             steps=how.repeats,
         )
-        how.tell(cost_table(costs))
-        result: dict[str, Any] = {"machine": header, "rows": cost_records(costs)}
+        gflops = header["fp32_gflops" if experiment.train.precision == "fp32" else "bf16_gflops"]
+        how.tell(cost_table(costs, gflops))
+        result: dict[str, Any] = {"machine": header, "rows": cost_records(costs, gflops)}
         if compare and plain is not None:
             size, precision = (height, width), experiment.train.precision
             contests = [c for b in batch_sizes for c in step_contests(plain, device, b, size, precision)]

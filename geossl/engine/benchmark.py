@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
 from geossl.config import Augment, Train
 from geossl.data.augment import augment
@@ -45,6 +46,7 @@ class StepCost:
         seconds: Median time of a step.
         samples_per_second: Its inverse times the batch size.
         memory_mb: Largest memory so far: of the GPU, else resident memory of the process.
+        gflop: What convolutions and matrix products multiply and add, forward and backward, in 10^9 operations.
         data, networks, warp_and_loss, optimizer: Shares of the time, summing to 1; see the module. What several
             processes tell each other is in none of them.
     """
@@ -53,10 +55,15 @@ class StepCost:
     seconds: float
     samples_per_second: float
     memory_mb: float
+    gflop: float
     data: float
     networks: float
     warp_and_loss: float
     optimizer: float
+
+    def of_floor(self, gflops: float) -> float:
+        """Share of the time that a machine needs for `gflop` when it does nothing but multiply, at this rate."""
+        return self.gflop / gflops / self.seconds
 
 
 def benchmark_training(
@@ -70,6 +77,7 @@ def benchmark_training(
     precision: str = "fp32",
     source_offsets: tuple[int, ...] = (-1, 1),
     stereo: bool = False,
+    stereo_sources: bool = False,
     steps: int = 5,
     warmup: int = 2,
     progress: float = 0.0,
@@ -87,7 +95,7 @@ def benchmark_training(
         device: As `train.device`.
         precision: As `train.precision`; fp16 is measured without gradient scaling.
         source_offsets: The sources of a sample.
-        stereo: Whether samples have the other camera.
+        stereo, stereo_sources: Whether samples have the other camera, at the target's time and at the sources'.
         steps: Measured steps of each kind, of which the median counts.
         warmup: Steps before.
         progress: Share of the training that is done: terms that set in later cost nothing before.
@@ -102,7 +110,7 @@ def benchmark_training(
         for batch_size in sorted(batch_sizes):
             if batch_size % world.size:
                 raise ValueError(f"a batch of {batch_size} does not divide over {world.size} processes.")
-            batch = random_batch(batch_size // world.size, height, width, source_offsets, stereo)
+            batch = random_batch(batch_size // world.size, height, width, source_offsets, stereo, stereo_sources)
             rows.append(_measure(method, values, batch, options, world, steps, warmup, progress))
     return rows
 
@@ -132,26 +140,29 @@ def _measure(
         wait(device)
         seconds.append(time.perf_counter() - start)
     peak = peak_mb(device) or memory_mb(device)
+    with FlopCounterMode(display=False) as counter:
+        training_step(network, optimizer, batch, options, device, warmup + steps)
     parts = [step_in_parts(built, optimizer, batch, options, device, step) for step in range(steps)]
     medians = {name: statistics.median(part[name] for part in parts) for name in PARTS}
     shares = {name: value / sum(medians.values()) for name, value in medians.items()}
     second, samples = statistics.median(seconds[warmup:]), world.size * len(batch)
-    return StepCost(samples, second, samples / second, peak, **shares)
+    gflop = world.size * counter.get_total_flops() / 1e9
+    return StepCost(samples, second, samples / second, peak, gflop, **shares)
 
 
-def cost_table(rows: Sequence[StepCost]) -> str:
-    """The rows as an aligned table."""
-    lines = ["batch   ms/step  samples/s  memory MB   data  networks  warp+loss  optimizer"]
+def cost_table(rows: Sequence[StepCost], gflops: float) -> str:
+    """The rows as an aligned table, with the share of the time that the machine needs to multiply at `gflops`."""
+    lines = ["batch   ms/step  samples/s  memory MB   data  networks  warp+loss  optimizer   GFLOP  of floor"]
     for r in rows:
         cost = f"{r.batch_size:5d}  {r.seconds * 1e3:8.1f}  {r.samples_per_second:9.2f}  {r.memory_mb:9.0f}"
         shares = f"{r.data:5.1%}  {r.networks:8.1%}  {r.warp_and_loss:9.1%}  {r.optimizer:9.1%}"
-        lines.append(f"{cost}  {shares}")
+        lines.append(f"{cost}  {shares}  {r.gflop:6.0f}  {r.of_floor(gflops):8.0%}")
     return "\n".join(lines)
 
 
-def cost_records(rows: Sequence[StepCost]) -> list[dict[str, float]]:
-    """The rows as JSON values."""
-    return [asdict(row) for row in rows]
+def cost_records(rows: Sequence[StepCost], gflops: float) -> list[dict[str, float]]:
+    """The rows as JSON values, with `StepCost.of_floor`."""
+    return [{**asdict(row), "of_floor": row.of_floor(gflops)} for row in rows]
 
 
 def training_step(
@@ -256,7 +267,12 @@ def networks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def random_batch(
-    batch_size: int, height: int, width: int, source_offsets: tuple[int, ...] = (-1, 1), stereo: bool = False
+    batch_size: int,
+    height: int,
+    width: int,
+    source_offsets: tuple[int, ...] = (-1, 1),
+    stereo: bool = False,
+    stereo_sources: bool = False,
 ) -> Batch:
     """A uint8 batch of smooth random images with a KITTI-like camera."""
     generator = torch.Generator().manual_seed(0)
@@ -275,6 +291,7 @@ def random_batch(
         sources=tuple(frame() for _ in source_offsets),
         source_offsets=source_offsets,
         stereo=frame() if stereo else None,
+        stereo_sources=tuple(frame() for _ in source_offsets) if stereo_sources else (),
         T_stereo_target=T if stereo else None,
         index=torch.arange(batch_size),
         names=tuple(f"random/{index}" for index in range(batch_size)),

@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
 
     def made_up(setup: Setup, device: str, threads: int, steps: int) -> StepCost:
         found.append(setup)
-        return StepCost(setup.batch, setup.batch, 1.0, 100.0 + 50 * setup.batch, 0.1, 0.6, 0.2, 0.1)
+        return StepCost(setup.batch, setup.batch, 1.0, 100.0 + 50 * setup.batch, 2.0, 0.1, 0.6, 0.2, 0.1)
 
     monkeypatch.setattr(module, "measured", made_up)
     return found

@@ -37,7 +37,7 @@ def plain() -> PlainModules:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "floors", lambda device: {"copy_gb_s": 1.0})
+    monkeypatch.setattr(command, "floors", lambda device: {"copy_gb_s": 1.0, "fp32_gflops": 10.0})
 
 
 def test_kernels_agree(plain: PlainModules) -> None:
@@ -86,7 +86,7 @@ def test_plain_map_keeps_the_nearest_of_a_pixel(plain: PlainModules) -> None:
 def test_train_command_compares_on_request(
     plain: PlainModules, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cost = StepCost(2, 0.5, 4.0, 100.0, 0.1, 0.6, 0.2, 0.1)
+    cost = StepCost(2, 0.5, 4.0, 100.0, 10.0, 0.1, 0.6, 0.2, 0.1)
     monkeypatch.setattr(command, "benchmark_training", lambda *args, **kwargs: [cost])
     contest = Contest("step", {"plain": lambda: 1.0, "geossl": lambda: 1.0}, goal=2.2)
     monkeypatch.setattr(command, "step_contests", lambda plain, device, batch, size, precision: [contest])
@@ -122,7 +122,7 @@ def test_flow_rows_are_of_methods_at_the_end_of_their_training(monkeypatch: pyte
 
     def measured(method: str, **given: Any) -> list[StepCost]:
         asked[method] = given
-        return [StepCost(1, 0.5, 2.0, 100.0, 0.1, 0.6, 0.2, 0.1)]
+        return [StepCost(1, 0.5, 2.0, 100.0, 10.0, 0.1, 0.6, 0.2, 0.1)]
 
     monkeypatch.setattr("geossl.benchmark.flow.benchmark_training", measured)
     lines: list[str] = []

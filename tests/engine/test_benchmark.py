@@ -45,8 +45,24 @@ def test_benchmark_shares_add_up() -> None:
     assert row.data + row.networks + row.warp_and_loss + row.optimizer == pytest.approx(1)
     assert row.samples_per_second == pytest.approx(2 / row.seconds)
     assert row.memory_mb > 0
-    assert cost_records([row])[0]["batch_size"] == 2
-    assert len(cost_table([row]).splitlines()) == 2
+    (record,) = cost_records([row], gflops=10.0)
+    assert record["batch_size"] == 2 and record["of_floor"] == pytest.approx(row.gflop / 10 / row.seconds)
+    assert len(cost_table([row], gflops=10.0).splitlines()) == 2
+
+
+def test_step_of_monodepth2_multiplies_as_much_as_published() -> None:
+    (row,) = benchmark_training(height=64, width=64, batch_sizes=(2,), device="cpu", steps=1, warmup=0)
+    per_sample = row.gflop / row.batch_size * (640 * 192) / (64 * 64)
+    assert per_sample == pytest.approx(103.9, rel=0.01)
+
+
+def test_steps_of_stereo_video_are_measured() -> None:
+    model = {"width": 0.1}
+    (row,) = benchmark_training(
+        "self_mono_sf", model, height=64, width=64, batch_sizes=(1,), device="cpu", source_offsets=(1,), stereo=True,
+        stereo_sources=True, steps=1, warmup=0,
+    )  # fmt: skip
+    assert row.seconds > 0
 
 
 def test_batch_divides_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
