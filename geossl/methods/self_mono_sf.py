@@ -17,6 +17,9 @@ Differs:
     * `photometric_reduction: mean` averages the colours' differences instead of adding them.
     * `depth_apart` keeps the gradient of wrong motions from depth at first, as Hur and Roth begin their later system
       (Self-supervised multi-frame monocular scene flow, CVPR 2021). https://arxiv.org/abs/2105.02216
+    * `point_from` leaves out the point term at first. Depth begins as little more than a value a row, by which what
+      moves outwards comes no nearer: the term then holds motion along the view at zero. On the street, 1000 steps:
+      SF 33 % with it from the beginning (weight 2), 24 % without.
     * The weights of second differences are the paper's at its 832 pixels of width. In smaller images a surface bends
       more from pixel to pixel; with the paper's weight at 192 pixels nothing but smooth motion is learned.
 """
@@ -66,6 +69,7 @@ class SelfMonoSFOptions(Strict):
     depth_apart: float = Field(
         0.0, ge=0, le=1, description="Share of the training, from its beginning, in which motion does not teach depth."
     )
+    point_from: float = Field(0.0, ge=0, le=1, description="Share of the training after which the point term sets in.")
     scale_weights: tuple[float, float, float, float, float] = Field(
         (4.0, 2.0, 1.0, 1.0, 1.0), description="Of the estimates at 1, 1/2, 1/4, 1/8, 1/16 of the size."
     )
@@ -196,13 +200,14 @@ class SelfMonoSF(MetricByBaseline):
         points, pixels = backproject(depth, view.K), pixel_grid_like(flow) + flow
         warped = sample_at_pixels(swapped(view.image), pixels)
         visible = self.visible(flow, swapped(flow)) & seen_by_right & in_front
-        distance = point_distance(points, estimate.scene_flow, swapped(points), pixels)
         roughness = scene_flow_roughness(estimate.scene_flow, points, view.image, options.smoothness_edge)
         terms = {
             "photometric": masked_mean(self.error(view.image, warped), visible),
-            "point": options.point * masked_mean(distance, visible),
             "smoothness": options.scene_flow_smoothness * bend_weight(view, scale) * mean_of(roughness),
         }
+        if self.progress >= options.point_from:
+            distance = point_distance(points, estimate.scene_flow, swapped(points), pixels)
+            terms["point"] = options.point * masked_mean(distance, visible)
         return terms, visible
 
     def as_motion_sees(self, estimate: SceneFlowEstimate) -> SceneFlowEstimate:

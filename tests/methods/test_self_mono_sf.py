@@ -102,6 +102,17 @@ def test_motion_teaches_depth_only_after_its_time_apart() -> None:
     assert found[0.4][1] is not None and torch.equal(found[0.4][1], found[0.6][1])
 
 
+def test_points_count_from_their_time_on() -> None:
+    truth = truth_of(0)
+    for progress in (0.2, 0.3):
+        fraction = truth.fraction(truth.depth)
+        method = with_estimates(
+            method_of(point_from=0.3, **FINEST), SceneFlowEstimate(truth.scene_flow, fraction), fraction
+        )
+        method.progress = progress
+        assert ("point" in method(truth.batch).terms) == (progress >= 0.3)
+
+
 @pytest.mark.parametrize(("seed", "reduction"), [(0, "sum_rgb"), (1, "sum_rgb"), (0, "mean")])
 def test_whole_objective_prefers_the_truth(seed: int, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all priors at the paper's weights, and the visibility that each estimate gives itself; the balance, which
