@@ -14,11 +14,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from samples import FLOW_SETS, sample_experiment, score_flow, slug, timed_training
+from samples import FLOW_SETS, sample_experiment, score_flow, slug, street_experiment, timed_training
 
 from geossl.commands.console import text_table
 from geossl.commands.evaluate_flow import flow_items
-from geossl.config import Experiment, load_experiment, parse_source
+from geossl.config import parse_source
 from geossl.data.synthetic import StreetOptions, write_street
 from geossl.evaluation.flow_baselines import BASELINES
 from geossl.evaluation.flow_files import find_flow, read_flow
@@ -50,9 +50,13 @@ def main() -> None:
     minutes: dict[str, dict[str, float]] = {}
     for method in arguments.method or METHODS:
         street, real = out / method / "street", out / method / "real"
+        config = f"sample_flow_{method}"
+        on_street = [f"train.steps={STREET_STEPS}", *ON_STREET.get(method, []), *arguments.overrides]
         minutes[method] = {
-            "street": timed_training(street_experiment(method, out / "street", arguments.overrides), street),
-            "real": timed_training(real_experiment(method, data, street, arguments.overrides), real),
+            "street": timed_training(street_experiment(config, out / "street", STREET, on_street), street),
+            "real": timed_training(
+                sample_experiment(config, data, [f"train.start_from={street}", *arguments.overrides]), real
+            ),
         }
         rows += score_flow(f"{method}, street only", data, model=street)
         rows += score_flow(f"{method}, adapted", data, model=real, predictions=f"{out}/{method}/flow/{{set}}")
@@ -61,19 +65,6 @@ def main() -> None:
     write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     rows.sort(key=lambda row: row["pair"])  # of a pair, in the order of scoring
     print(f"{text_table(rows)}\n\ntraining, minutes: {minutes}")
-
-
-def street_experiment(method: str, street: Path, overrides: list[str]) -> Experiment:
-    """The sample's experiment on the street instead of real frames, at the street's size."""
-    size = [f"data.height={STREET.height}", f"data.width={STREET.width}", f"train.steps={STREET_STEPS}"]
-    experiment = load_experiment(f"sample_flow_{method}", [*size, *ON_STREET.get(method, []), *overrides])
-    source = parse_source(f"kitti_raw:{street},cameras=[image_02]")
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": (source,)})})
-
-
-def real_experiment(method: str, data: Path, street: Path, overrides: list[str]) -> Experiment:
-    """The sample's experiment with the roots of its sources below `data`, from the weights of the street."""
-    return sample_experiment(f"sample_flow_{method}", data, [f"train.start_from={street}", *overrides])
 
 
 def draw(method: str, data: Path, model: Path, out: Path) -> None:

@@ -1,13 +1,13 @@
-"""Depth and 3-D motion on the small real sample: Self-Mono-SF learned from scratch from its stereo video.
+"""Depth and 3-D motion on the small real sample: Self-Mono-SF learned on the street, then from real stereo video.
 
     python tools/sample_sceneflow.py DATA -o runs/sample_sceneflow --depth RUN --flow RUN
 
-Trained on odometry 06 and 02, first at half of the size, scored on pairs of KITTI 2012 and 2015, which were not
-trained on. The images of KITTI 2015 whose disparity is known have no second time here, so the network sees each of
-them paired with itself, which it never did in training; on KITTI 2012 disparity is scored both ways. Runs given by
---depth and --flow, say those of sample_depth.py and sample_flow.py, are scored on the same images (which they may have
-been trained on: see `leaks`). Writes summary.json and pictures/: maps of every scored pair and its point cloud seen
-from above the camera. Interrupted and started again, the training goes on.
+Begun on the synthetic street, then trained on odometry 06 and 02, first at half of the size; scored on pairs of KITTI
+2012 and 2015, which were not trained on. The images of KITTI 2015 whose disparity is known have no second time here,
+so the network sees each of them paired with itself, which it never did in training; on KITTI 2012 disparity is scored
+both ways. Runs given by --depth and --flow, say those of sample_depth.py and sample_flow.py, are scored on the same
+images (which they may have been trained on: see `leaks`). Writes summary.json and pictures/: maps of every scored pair
+and its point cloud seen from above the camera. Interrupted and started again, the training goes on.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from samples import FLOW_SETS, sample_experiment, score_flow, slug, timed_training
+from samples import FLOW_SETS, sample_experiment, score_flow, slug, street_experiment, timed_training
 
 from geossl.commands.console import text_table
 from geossl.commands.evaluate import evaluate_depth
 from geossl.commands.evaluate_flow import flow_items
-from geossl.config import parse_source
+from geossl.config import Experiment, parse_source
+from geossl.data.synthetic import StreetOptions, write_street
 from geossl.engine.model_folder import load_model
 from geossl.evaluation.flow_files import find_flow, read_flow
 from geossl.evaluation.scene_flow_truth import lift
@@ -37,8 +38,10 @@ from geossl.visualize import Picture, colorize_depth, colorize_flow, colorize_fl
 from geossl.visualize_points import color_by_motion, raised_view, render_points
 
 OURS = "self_mono_sf"
+STREET = StreetOptions(sequences=96, frames=6, width=192, height=64, seed=41, moving_cars=4)
+ON_STREET = ("train.steps=2000", "train.lr=1e-3")
 # Where flows are long, the wrong direction costs hardly more than none; half the size halves them.
-COARSE = ("data.height=64", "data.width=224", "train.steps=600", "train.lr=1e-3")
+COARSE = ("data.height=64", "data.width=224")
 MAX_PX = 64.0  # of the flow's colours
 DEPTH_RANGE_M = (3.0, 80.0)
 CLOUD_M, MOTION_M = 45.0, 2.0  # farthest point of the clouds, and the motion of the full colour
@@ -54,11 +57,16 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value of the config, e.g. train.steps=100")
     arguments = parser.parse_intermixed_args()
     data, out = arguments.data, arguments.out
-    coarse, run = out / "coarse", out / "run"
+    begun, coarse, run = out / "begun", out / "coarse", out / "run"
+    write_street(out / "street", STREET)
 
-    minutes = timed_training(sample_experiment("sample_sceneflow", data, [*COARSE, *arguments.overrides]), coarse)
-    finer = [f"train.start_from={coarse}", *arguments.overrides]
-    minutes += timed_training(sample_experiment("sample_sceneflow", data, finer), run)
+    def of_real(*changes: str) -> Experiment:
+        return sample_experiment("sample_sceneflow", data, [*changes, *arguments.overrides])
+
+    on_street = street_experiment("sample_sceneflow", out / "street", STREET, [*ON_STREET, *arguments.overrides])
+    minutes = timed_training(on_street, begun)
+    minutes += timed_training(of_real(*COARSE, f"train.start_from={begun}"), coarse)
+    minutes += timed_training(of_real(f"train.start_from={coarse}"), run)
     for title, (spec, _) in FLOW_SETS.items():
         request = SceneFlowRequest(save=("flow", "depth", "npy", "ply"), overwrite=True)
         predict_scene_flow(run, spec.format(data=data), out / "predictions" / slug(title), request)

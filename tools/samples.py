@@ -1,4 +1,4 @@
-"""What the sample tools share: configs on a folder of data, timed trainings, scores of optical flow on real pairs."""
+"""What the sample tools share: configs on given data or a street, timed trainings, scores of flow on real pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from geossl.commands.evaluate_flow import evaluate_flow
-from geossl.config import Experiment, load_experiment
+from geossl.config import Experiment, load_experiment, parse_source
+from geossl.data.synthetic import StreetOptions
 from geossl.engine.train import train
 from geossl.formats.atomic import write_text_atomic
 
@@ -27,6 +28,14 @@ def sample_experiment(config: str, data: Path, overrides: list[str]) -> Experime
     experiment = load_experiment(config, overrides)
     sources = tuple(s.model_copy(update={"root": data / s.root}) for s in experiment.data.train)
     return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": sources})})
+
+
+def street_experiment(config: str, street: Path, options: StreetOptions, overrides: list[str]) -> Experiment:
+    """The config on a written street instead of real frames, at the street's size."""
+    size = [f"data.height={options.height}", f"data.width={options.width}"]
+    experiment = load_experiment(config, [*size, *overrides])
+    source = parse_source(f"kitti_raw:{street},cameras=[image_02]")
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"train": (source,)})})
 
 
 def timed_training(experiment: Experiment, run: Path) -> float:
