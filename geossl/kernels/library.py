@@ -88,25 +88,54 @@ def bands(batch: int, height: int, least: int = 16) -> list[tuple[int, int, int]
 def in_parallel(work: Callable[[int], None], count: int) -> None:
     """Calls `work` with 0 .. count - 1, on as many threads as torch uses: ctypes lets other threads run meanwhile.
 
-    This thread works too, and does not wait for helpers that wake up too late to find anything left to do.
+    They are torch's own, where its OpenMP can be asked for them: threads beside them would share the cores with them,
+    as after an operation of torch its threads keep their core busy for some milliseconds, waiting for the next.
     """
     threads = min(torch.get_num_threads(), count)
     indices = iter(range(count))
+    errors: list[BaseException] = []
 
     def take() -> None:
-        for index in indices:
-            work(index)
+        try:
+            for index in indices:
+                work(index)
+        except BaseException as error:  # raised once nobody writes any more to memory that the caller then gives back
+            errors.append(error)
 
-    helpers = [_pool(threads - 1, os.getpid()).submit(take) for _ in range(threads - 1)]
-    try:
+    if threads <= 1:
         take()
-    finally:  # after an error as well: nobody may write on to memory that the caller then gives back
-        errors = [helper.exception() for helper in helpers if not helper.cancel()]
-    for error in filter(None, errors):
-        raise error
+    elif (run := _openmp()) is not None and os.getpid() == PROCESS:
+        run(TASK(lambda _: take()), None, torch.get_num_threads(), 0)
+    else:
+        helpers = [_pool(threads - 1, os.getpid()).submit(take) for _ in range(threads - 1)]
+        take()
+        for helper in helpers:  # one that wakes up too late to find anything left to do is not waited for
+            if not helper.cancel():
+                helper.result()
+    if errors:
+        raise errors[0]
+
+
+PROCESS = os.getpid()  # a forked one has none of its parent's threads
+TASK = ctypes.CFUNCTYPE(None, POINTER)
+
+
+@lru_cache
+def _openmp() -> Callable[..., None] | None:
+    """`GOMP_parallel` of the OpenMP that torch computes with: calls a task on every thread; None where it has no such.
+
+    Its arguments: the task, what it is called with, threads, flags. With another number of threads than before,
+    threads are ended and made anew.
+    """
+    try:
+        run = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    run.argtypes, run.restype = (TASK, POINTER, ctypes.c_uint, ctypes.c_uint), None
+    return run  # type: ignore[no-any-return]
 
 
 @lru_cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """One for each process: a forked one has none of its parent's threads."""
+    """One for each process."""
     return ThreadPoolExecutor(threads, thread_name_prefix="geossl-kernel")

@@ -1,9 +1,12 @@
 """The compiled library: found, refused, chosen, and run in parallel."""
 
+import multiprocessing
+import os
 import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,19 @@ def test_bands_cover_every_row_once(batch: int, height: int) -> None:
     assert rows == [(sample, row) for sample in range(batch) for row in range(height)]
 
 
+@pytest.fixture(params=["torch's threads", "threads of our own"])
+def two_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "threads of our own":
+        monkeypatch.setattr(library, "_openmp", lambda: None)
+    elif library._openmp() is None:
+        pytest.skip("torch runs on no OpenMP of GCC's interface here")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_parallel_work_is_all_done_and_errors_come_out() -> None:
     done: list[int] = []
     library.in_parallel(done.append, 7)
@@ -93,8 +109,9 @@ def test_parallel_work_is_all_done_and_errors_come_out() -> None:
         library.in_parallel(fail, 3)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_parallel_work_has_ended_when_an_error_comes_out() -> None:
-    threads, calling = torch.get_num_threads(), threading.get_ident()
+    calling = threading.get_ident()
     both = threading.Barrier(2, timeout=10)
     ended: list[int] = []
 
@@ -105,10 +122,22 @@ def test_parallel_work_has_ended_when_an_error_comes_out() -> None:
         time.sleep(0.05)
         ended.append(index)
 
-    try:
-        torch.set_num_threads(2)
-        with pytest.raises(KeyError):
-            library.in_parallel(work, 2)
-    finally:
-        torch.set_num_threads(threads)
+    with pytest.raises(KeyError):
+        library.in_parallel(work, 2)
     assert len(ended) == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    library.in_parallel(lambda index: None, 2)
+    context = multiprocessing.get_context("fork")
+    done = context.SimpleQueue()
+    process = context.Process(target=lambda: library.in_parallel(done.put, 3))
+    process.start()
+    process.join(30)
+    stuck = process.is_alive()
+    process.kill()
+    assert not stuck
+    assert sorted(done.get() for _ in range(3)) == [0, 1, 2]
