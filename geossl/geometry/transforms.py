@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geossl.geometry.constants import vector_like
+from geossl.kernels import cpu_kernels_run
+from geossl.kernels import upsampling as fast
 from geossl.types import Batch, Frame
 
 
@@ -69,6 +71,8 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, h, w) map -> (B, C, *size), bilinear, pixel areas aligned; values keep their unit."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
+    if x.is_contiguous() and cpu_kernels_run(x):
+        return fast.upsample(x, size)
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
