@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from geossl.kernels import gpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel, pointer
 
-COLUMN, ROWS = 16, 3  # of csrc/correlation.c: pixels of a column, most rows at once
+COLUMN, BLOCK, OWN, ROWS, LANES = 16, 64, 80, 3, 8  # of csrc/correlation.c
 
 
 def scaled_correlation(a: Tensor, b: Tensor, max_displacement: int, stride: int, scale: float) -> Tensor:
@@ -43,14 +43,14 @@ class _Correlation(torch.autograd.Function):
         ctx.reach, ctx.step, ctx.scale = reach, step, scale
         batch, channels, h, w = a.shape
         costs = a.new_empty(batch, (2 * reach + 1) ** 2, h, w)
-        run = kernel("geossl_correlation", *[POINTER] * 4, *[INT] * 6, FLOAT)
+        run = kernel("geossl_correlation", *[POINTER] * 4, *[INT] * 7, FLOAT)
         parts = _parts(batch, w)
 
         def work(part: int) -> None:
-            scratch = a.new_empty(channels, ROWS * COLUMN + h * (COLUMN + 2 * reach * step))
-            for sample, column in parts[part]:
+            scratch = a.new_empty(channels * (ROWS * OWN + _around(reach, step)))
+            for sample, first, end in parts[part]:
                 maps = pointer(a[sample]), pointer(b[sample]), pointer(costs[sample])
-                run(*maps, pointer(scratch), channels, h, w, reach, step, column, scale)
+                run(*maps, pointer(scratch), channels, h, w, reach, step, first, end, scale)
 
         in_parallel(work, len(parts))
         return costs
@@ -70,25 +70,40 @@ def _gradient(other: Tensor, of_costs: Tensor, reach: int, step: int, scale: flo
     """The gradient to `b` (by_b) or `a`; `other` is the other of the two."""
     batch, channels, h, w = other.shape
     of_maps = torch.empty_like(other)
-    run = kernel("geossl_correlation_backward", *[POINTER] * 4, *[INT] * 7, FLOAT)
+    run = kernel("geossl_correlation_backward", *[POINTER] * 4, *[INT] * 8, FLOAT)
     steps = 2 * reach + 1
     parts = _parts(batch, w)
 
     def work(part: int) -> None:
-        scratch = other.new_empty((ROWS * steps + 1) * steps * COLUMN + channels * h * (COLUMN + 2 * reach * step))
-        for sample, column in parts[part]:
+        scratch = other.new_empty((ROWS * steps + 1) * steps * OWN + channels * _around(reach, step))
+        for sample, first, end in parts[part]:
             maps = pointer(other[sample]), pointer(of_costs[sample]), pointer(of_maps[sample])
-            run(*maps, pointer(scratch), channels, h, w, reach, step, column, by_b, scale)
+            run(*maps, pointer(scratch), channels, h, w, reach, step, first, end, by_b, scale)
 
     in_parallel(work, len(parts))
     return of_maps
 
 
-def _parts(batch: int, width: int) -> list[list[tuple[int, int]]]:
-    """(sample, first pixel) of all columns of COLUMN pixels, the last perhaps narrower, by the thread that does them.
+def _around(reach: int, step: int) -> int:
+    """Floats of one channel that are in use at a time."""
+    return (2 * reach + ROWS) * step * (BLOCK + 2 * reach * step + LANES)
 
-    Fresh memory costs as much as the sums of a column: a thread uses its scratch for all of its columns.
+
+def _parts(batch: int, width: int) -> list[list[tuple[int, int, int]]]:
+    """(sample, first pixel, last + 1) of blocks of a few columns, by the thread that computes them.
+
+    Fresh memory costs as much as the sums of a column: a thread uses its scratch for all of its blocks.
     """
-    columns = [(sample, column) for sample in range(batch) for column in range(0, width, COLUMN)]
+    columns = [(sample, first) for sample in range(batch) for first in range(0, width, COLUMN)]
     threads = min(torch.get_num_threads(), len(columns))
-    return [columns[len(columns) * i // threads : len(columns) * (i + 1) // threads] for i in range(threads)]
+    parts: list[list[tuple[int, int, int]]] = []
+    for thread in range(threads):
+        blocks: list[tuple[int, int, int]] = []
+        for sample, first in columns[len(columns) * thread // threads : len(columns) * (thread + 1) // threads]:
+            end = min(first + COLUMN, width)
+            if blocks and blocks[-1][0] == sample and end - blocks[-1][1] <= BLOCK:
+                blocks[-1] = sample, blocks[-1][1], end
+            else:
+                blocks.append((sample, first, end))
+        parts.append(blocks)
+    return parts
