@@ -185,7 +185,7 @@ def visibility_contests(
 ) -> list[Contest]:
     """What two views can see of each other, by flows that nearly agree."""
     g = torch.Generator().manual_seed(3)
-    flow = MAX_FLOW_PX * (2 * smooth(shape, g) - 1).to(device)
+    flow = MAX_FLOW_PX * (2 * smooth(shape, g, over=64) - 1).to(device)  # neighbours move alike, as in real video
     backward = -flow + torch.randn(shape, generator=g).to(device)
     check = own_sides(lambda: forward_backward_check(flow, backward))
     landed = own_sides(lambda: range_map(backward))
@@ -291,8 +291,8 @@ def loss_with_gradients(loss: Callable[[], Tensor], inputs: list[Tensor]) -> Wor
     return with_gradients(lambda: [loss()], inputs, [torch.ones((), device=inputs[0].device)])
 
 
-def smooth(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
-    """Random numbers in [0, 1] that vary over some 8 pixels."""
+def smooth(shape: tuple[int, int, int, int], generator: torch.Generator, over: int = 8) -> Tensor:
+    """Random numbers in [0, 1] that vary over some pixels."""
     h, w = shape[2:]
-    coarse = torch.rand(*shape[:2], 2 + h // 8, 2 + w // 8, generator=generator)
+    coarse = torch.rand(*shape[:2], 2 + h // over, 2 + w // over, generator=generator)
     return F.interpolate(coarse, (h, w), mode="bicubic", align_corners=True).clamp(0, 1)

@@ -8,9 +8,10 @@
 
 #define BLOCK 512 /* pixels whose places are computed at once */
 #define TOLERANCE 1e-3f
+#define AHEAD 32    /* rows that few flows cross */
 
 typedef float Pair __attribute__((vector_size(8), aligned(4), may_alias)); /* two pixels side by side */
-typedef float Quad __attribute__((vector_size(16)));
+typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* Shares of the four pixels around a place of which some are outside. */
 GEOSSL_INLINE void land_at_border(float *landed, float u, float v, int height, int width) {
@@ -66,6 +67,30 @@ GEOSSL_INLINE Quad read_pairs(const float *u, const float *v) {
     return __builtin_shufflevector(*(const Pair *)u, *(const Pair *)v, 0, 1, 2, 3);
 }
 
+/* Bilinear samples of both components for four pixels, each of which reads pairs of two rows. */
+GEOSSL_INLINE void sample_four(const float *back_u, const float *back_v, const int *upper, const int *lower,
+                               const float *right, const float *below, float *du, float *dv) {
+    Quad sides[4]; /* left u, right u, left v, right v of a pixel */
+    for (int k = 0; k < 4; k++) {
+        const Quad above = read_pairs(back_u + upper[k], back_v + upper[k]);
+        const Quad beneath = read_pairs(back_u + lower[k], back_v + lower[k]);
+        sides[k] = above + below[k] * (beneath - above);
+    }
+    const Quad u = __builtin_shufflevector(sides[0], sides[1], 0, 4, 1, 5), v = __builtin_shufflevector(sides[0], sides[1], 2, 6, 3, 7);
+    const Quad u2 = __builtin_shufflevector(sides[2], sides[3], 0, 4, 1, 5), v2 = __builtin_shufflevector(sides[2], sides[3], 2, 6, 3, 7);
+    const Quad left_u = __builtin_shufflevector(u, u2, 0, 1, 4, 5), right_u = __builtin_shufflevector(u, u2, 2, 3, 6, 7);
+    const Quad left_v = __builtin_shufflevector(v, v2, 0, 1, 4, 5), right_v = __builtin_shufflevector(v, v2, 2, 3, 6, 7);
+    const Quad share = *(const Quad *)right;
+    *(Quad *)du = left_u + share * (right_u - left_u);
+    *(Quad *)dv = left_v + share * (right_v - left_v);
+}
+
+/* Reads a row once in the order of memory, in which the processor fetches far ahead. Pixels that read it in their own
+ * order later would wait for every line, and a processor need not follow hints to prefetch. */
+GEOSSL_INLINE void fetch(const float *row, int width) {
+    for (int x = 0; x < width; x += 16) *(const volatile float *)(row + x);
+}
+
 /* Whether rows `first` to `end` of a flow and the other view's flow, read where it leads, bring a pixel back.
  *
  * Places and comparisons are computed for many pixels at once. What lies in between is not: to gather eight numbers a
@@ -78,13 +103,18 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_forward_backward(const float *flow, cons
     const size_t plane = (size_t)height * width;
     const float *back_u = backward, *back_v = backward + plane;
     const float last_u = width - 1, last_v = height - 1;
+    int fetched = first > AHEAD ? first - AHEAD : 0;
+    float right[BLOCK] = {0}, below[BLOCK] = {0}, du[BLOCK], dv[BLOCK];
+    int upper[BLOCK] = {0}, lower[BLOCK] = {0}, inside[BLOCK];
     for (int y = first; y < end; y++) {
+        for (; fetched < height && fetched <= y + AHEAD; fetched++) {
+            fetch(back_u + (size_t)fetched * width, width);
+            fetch(back_v + (size_t)fetched * width, width);
+        }
         for (int from = 0; from < width; from += BLOCK) {
             const int count = width - from < BLOCK ? width - from : BLOCK;
             const float *flow_u = flow + (size_t)y * width + from, *flow_v = flow_u + plane;
             uint8_t *row = visible + (size_t)y * width + from;
-            float right[BLOCK], below[BLOCK], du[BLOCK], dv[BLOCK];
-            int upper[BLOCK], lower[BLOCK], inside[BLOCK];
             GEOSSL_INDEPENDENT
             for (int i = 0; i < count; i++) {
                 float u = (float)(from + i) + flow_u[i], v = (float)y + flow_v[i];
@@ -98,13 +128,8 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_forward_backward(const float *flow, cons
                 upper[i] = top * width + left;
                 lower[i] = top < height - 1 ? upper[i] + width : upper[i];
             }
-            for (int i = 0; i < count; i++) {
-                const Quad above = read_pairs(back_u + upper[i], back_v + upper[i]);
-                const Quad beneath = read_pairs(back_u + lower[i], back_v + lower[i]);
-                const Quad sides = above + below[i] * (beneath - above);
-                du[i] = sides[0] + right[i] * (sides[1] - sides[0]);
-                dv[i] = sides[2] + right[i] * (sides[3] - sides[2]);
-            }
+            for (int i = 0; i < count; i += 4) /* beyond the row places are of before, or 0 */
+                sample_four(back_u, back_v, upper + i, lower + i, right + i, below + i, du + i, dv + i);
             GEOSSL_INDEPENDENT
             for (int i = 0; i < count; i++) {
                 const float off_u = flow_u[i] + du[i], off_v = flow_v[i] + dv[i];
