@@ -10,6 +10,7 @@
 #define MAX_VIEWS 8
 #define SUMS_OF_VIEW 12 /* gradients to the homography (9) and to the epipole (3) */
 #define TOLERANCE 1e-3f /* pixel; as geometry.pixels.in_image */
+#define AHEAD 16 /* rows that few motions cross */
 
 typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias)); /* the colours of a pixel, and 0 */
 
@@ -346,7 +347,11 @@ GEOSSL_CLONES GEOSSL_EXPORT void geossl_reprojection(const Reprojection *r, int 
     allocate(s, r->views, width);
     memset(sums, 0, sizeof(double) * (3 + SUMS_OF_VIEW * r->views));
     int from = first >= 2 ? first - 2 : 0, until = last + 2 <= height ? last + 2 : height;
+    int fetched = from > AHEAD ? from - AHEAD : 0;
     for (int y = from; y < last + 2; y++) {
+        for (; fetched < height && fetched <= y + AHEAD; fetched++)
+            for (int v = 0; v < r->views; v++)
+                fetch(r->sources + (((size_t)v * r->batch + sample_index) * plane + (size_t)fetched * width) * 4, width * 4);
         if (y < until)
             for (int v = 0; v < r->views; v++) {
                 View *w = &s->view[v];

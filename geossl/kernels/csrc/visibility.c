@@ -76,19 +76,17 @@ GEOSSL_INLINE void sample_four(const float *back_u, const float *back_v, const i
         const Quad beneath = read_pairs(back_u + lower[k], back_v + lower[k]);
         sides[k] = above + below[k] * (beneath - above);
     }
-    const Quad u = __builtin_shufflevector(sides[0], sides[1], 0, 4, 1, 5), v = __builtin_shufflevector(sides[0], sides[1], 2, 6, 3, 7);
-    const Quad u2 = __builtin_shufflevector(sides[2], sides[3], 0, 4, 1, 5), v2 = __builtin_shufflevector(sides[2], sides[3], 2, 6, 3, 7);
-    const Quad left_u = __builtin_shufflevector(u, u2, 0, 1, 4, 5), right_u = __builtin_shufflevector(u, u2, 2, 3, 6, 7);
-    const Quad left_v = __builtin_shufflevector(v, v2, 0, 1, 4, 5), right_v = __builtin_shufflevector(v, v2, 2, 3, 6, 7);
+    const Quad u = __builtin_shufflevector(sides[0], sides[1], 0, 4, 1, 5);
+    const Quad v = __builtin_shufflevector(sides[0], sides[1], 2, 6, 3, 7);
+    const Quad more_u = __builtin_shufflevector(sides[2], sides[3], 0, 4, 1, 5);
+    const Quad more_v = __builtin_shufflevector(sides[2], sides[3], 2, 6, 3, 7);
+    const Quad left_u = __builtin_shufflevector(u, more_u, 0, 1, 4, 5);
+    const Quad right_u = __builtin_shufflevector(u, more_u, 2, 3, 6, 7);
+    const Quad left_v = __builtin_shufflevector(v, more_v, 0, 1, 4, 5);
+    const Quad right_v = __builtin_shufflevector(v, more_v, 2, 3, 6, 7);
     const Quad share = *(const Quad *)right;
     *(Quad *)du = left_u + share * (right_u - left_u);
     *(Quad *)dv = left_v + share * (right_v - left_v);
-}
-
-/* Reads a row once in the order of memory, in which the processor fetches far ahead. Pixels that read it in their own
- * order later would wait for every line, and a processor need not follow hints to prefetch. */
-GEOSSL_INLINE void fetch(const float *row, int width) {
-    for (int x = 0; x < width; x += 16) *(const volatile float *)(row + x);
 }
 
 /* Whether rows `first` to `end` of a flow and the other view's flow, read where it leads, bring a pixel back.
