@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geossl.geometry.precision import float32_island
+from geossl.kernels import smoothness as fast
 from geossl.losses.robust import Robust
 
 
@@ -22,9 +23,22 @@ def gradient_y(x: Tensor, stride: int = 1) -> Tensor:
     return x[..., stride:, :] - x[..., :-stride, :]
 
 
-def edge_weight(difference: Tensor, edge: float) -> Tensor:
-    """(B, 3, h, w) differences of an image -> (B, 1, h, w) weights exp(-edge mean_c |dI|), 1 where it is flat."""
-    return torch.exp(-edge * difference.abs().mean(1, keepdim=True))
+def edge_weights(image: Tensor, edge: float, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """exp(-edge mean_c |dI|) along x and y: 1 where an image is flat, near 0 at its edges.
+
+    Args:
+        image: (B, 3, H, W). edge: >= 0, how much edges matter. stride: Pixels that are compared are so far apart.
+
+    Returns:
+        (B, 1, H, W-stride) and (B, 1, H-stride, W).
+    """
+    if fast.edge_weights_fit(image, edge, stride):
+        return fast.edge_weights(image, edge, stride)
+    along_x, along_y = (
+        torch.exp(-edge * difference.abs().mean(1, keepdim=True))
+        for difference in (gradient_x(image, stride), gradient_y(image, stride))
+    )
+    return along_x, along_y
 
 
 @float32_island
@@ -43,9 +57,8 @@ def edge_aware_smoothness(
 
     Source: Godard et al., CVPR 2017, eq. 3; Jonschkowski et al., ECCV 2020, section 3.
     """
-    along_x = robust(gradient_x(x)) * edge_weight(gradient_x(image), edge)
-    along_y = robust(gradient_y(x)) * edge_weight(gradient_y(image), edge)
-    return along_x, along_y
+    weight_x, weight_y = edge_weights(image, edge)
+    return robust(gradient_x(x)) * weight_x, robust(gradient_y(x)) * weight_y
 
 
 @float32_island
@@ -65,12 +78,10 @@ def edge_aware_second_order(
 
     Source: Jonschkowski et al., ECCV 2020, section 3; Liu et al. (ARFlow), CVPR 2020, section 3.
     """
-    image_x, image_y = gradient_x(image, image_stride), gradient_y(image, image_stride)
+    weight_x, weight_y = edge_weights(image, edge, image_stride)
     if image_stride == 1:
-        image_x, image_y = image_x[..., 1:], image_y[..., 1:, :]
-    along_x = robust(gradient_x(gradient_x(x))) * edge_weight(image_x, edge)
-    along_y = robust(gradient_y(gradient_y(x))) * edge_weight(image_y, edge)
-    return along_x, along_y
+        weight_x, weight_y = weight_x[..., 1:], weight_y[..., 1:, :]
+    return robust(gradient_x(gradient_x(x))) * weight_x, robust(gradient_y(gradient_y(x))) * weight_y
 
 
 @float32_island
