@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from geossl.evaluation.protocol_names import check_protocol_name
+from geossl.kernels.evaluation import evaluation_kernels_run, middle_values
 
 Scaling = Literal["none", "median", "factor"]
 TruthKind = Literal["given", "lidar_z", "eigen_velo_forward", "eigen_z", "improved", "disparity"]
@@ -200,11 +201,14 @@ class ScoredTruth:
 
 
 def medians(values: np.ndarray) -> dict[str, float]:
-    """(N,) values -> by the names of `DepthProtocol.median`."""
-    middle = (len(values) - 1) // 2
-    parted = np.partition(values, middle)
-    lower = float(parted[middle])
-    upper = lower if len(values) % 2 else float(parted[middle + 1 :].min())
+    """(N,) positive values -> by the names of `DepthProtocol.median`."""
+    if evaluation_kernels_run(values):
+        lower, upper = middle_values(values)
+    else:
+        middle = (len(values) - 1) // 2
+        parted = np.partition(values, middle)
+        lower = float(parted[middle])
+        upper = lower if len(values) % 2 else float(parted[middle + 1 :].min())
     return {"lower": lower, "numpy": (lower + upper) / 2}
 
 

@@ -64,6 +64,13 @@ def resized_at(values: np.ndarray, size: tuple[int, int], pixels: np.ndarray, in
     return found
 
 
+def middle_values(values: np.ndarray) -> tuple[float, float]:
+    """The two middle ones of (N,) positive float32 values in their order, the same twice where N is odd."""
+    scratch, middle = np.empty(len(values), np.uint32), np.empty(2, np.float32)
+    kernel("geossl_middle", POINTER, LONG, POINTER, POINTER)(_at(values), len(values), _at(scratch), _at(middle))
+    return float(middle[0]), float(middle[1])
+
+
 def depth_sums(prediction: np.ndarray, truth: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Over matching positive depths p and g, what the metrics of `evaluation.depth_scores` are means of.
 

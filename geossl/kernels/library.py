@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ABI = 10  # GEOSSL_ABI of csrc/geossl.h
+ABI = 11  # GEOSSL_ABI of csrc/geossl.h
 FOLDER = Path(__file__).parent  # of the library
 
 

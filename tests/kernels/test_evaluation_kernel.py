@@ -10,7 +10,7 @@ from geossl.evaluation.depth import depth_metrics, get_protocol, score_image
 from geossl.evaluation.lidar import velodyne_to_depth, velodyne_to_depth_eigen
 from geossl.formats.calibration import Calibration, Camera
 from geossl.kernels import available, use
-from geossl.kernels.evaluation import evaluation_kernels_run, resized_at
+from geossl.kernels.evaluation import evaluation_kernels_run, middle_values, resized_at
 
 pytestmark = pytest.mark.skipif("cpu" not in available(), reason="the CPU kernels were not built")
 
@@ -69,6 +69,20 @@ def test_scores_are_those_without_kernels(name: str) -> None:
     assert ours is not None and plain is not None
     assert ours.pixels == plain.pixels and ours.ratio == pytest.approx(plain.ratio, rel=1e-6)
     assert dict(ours.metrics) == pytest.approx(dict(plain.metrics), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 101, 5000])
+@pytest.mark.parametrize("kind", ["spread", "close", "equal", "extreme"])
+def test_middle_values_are_those_of_sorting(count: int, kind: str) -> None:
+    rng = np.random.default_rng(count)
+    values = {
+        "spread": rng.uniform(0.5, 80, count),
+        "close": 7 + 1e-6 * rng.integers(0, 4, count),
+        "equal": np.full(count, 3.25),
+        "extreme": rng.choice([1e-45, 1e-20, 1, 3e38, np.inf], count),
+    }[kind].astype(np.float32)
+    ordered = np.sort(values)
+    assert middle_values(values) == (ordered[(count - 1) // 2], ordered[count // 2])
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 4096])

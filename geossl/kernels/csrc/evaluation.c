@@ -1,4 +1,4 @@
-/* LiDAR scans as depth maps, resized maps in few pixels, and sums of depth's metrics. */
+/* LiDAR scans as depth maps, resized maps in few pixels, their middle values, and sums of depth's metrics. */
 #include "geossl.h"
 
 #include <float.h>
@@ -118,10 +118,13 @@ GEOSSL_INLINE Sampled sampled(int position, double scale, int size) {
 GEOSSL_EXPORT GEOSSL_CLONES void geossl_resized_at(const float *map, int h, int w, int height, int width,
                                                    const int64_t *pixels, int64_t count, int inverse, float *out) {
     const double scale_x = (double)w / width, scale_y = (double)h / height;
+    const float *fetched = NULL;
     for (int64_t from = 0; from < count;) {
         const int64_t row = pixels[from] / width, begin = row * width;
         const Sampled y = sampled((int)row, scale_y, h);
         const float *above = map + (size_t)y.low * w, *below = y.low + 1 < h ? above + w : above;
+        if (below != fetched) fetch(below, w);
+        fetched = below;
         int n = 0, left[BLOCK];
         float right[BLOCK], corner[4][BLOCK];
         while (n < BLOCK && from + n < count && pixels[from + n] < begin + width) n++;
@@ -144,6 +147,50 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_resized_at(const float *map, int h, int 
         }
         from += n;
     }
+}
+
+#define DIGIT 11 /* bits; of the 33 that three digits have, the first is always 0 */
+
+/* Which digit the number of rank *rank has, of bit patterns from `shift` on; takes those with less from the rank. */
+GEOSSL_INLINE uint32_t digit_of_rank(const uint32_t *bits, int64_t count, int shift, int64_t *rank) {
+    enum { HISTOGRAMS = 4, DIGITS = 1 << DIGIT }; /* several, as one would wait for its own counts */
+    uint32_t counts[HISTOGRAMS][DIGITS] = {0};
+    for (int64_t i = 0; i < count; i++) counts[i % HISTOGRAMS][bits[i] >> shift & (DIGITS - 1)]++;
+    for (uint32_t digit = 0;; digit++) {
+        const int64_t here = (int64_t)counts[0][digit] + counts[1][digit] + counts[2][digit] + counts[3][digit];
+        if (*rank < here) return digit;
+        *rank -= here;
+    }
+}
+
+/* The middle values of positive numbers, the same one twice where their count is odd: found digit by digit, as the bits
+ * of such numbers have their order.
+ *
+ * values: (count,), at least one. scratch: (count,). middle: (2,). */
+GEOSSL_EXPORT GEOSSL_CLONES void geossl_middle(const float *values, int64_t count, uint32_t *scratch, float *middle) {
+    int64_t rank = (count - 1) / 2, left = count;
+    memcpy(scratch, values, sizeof(float) * count);
+    uint32_t lower = 0;
+    for (int shift = 2 * DIGIT; shift >= 0; shift -= DIGIT) {
+        const uint32_t digit = digit_of_rank(scratch, left, shift, &rank);
+        int64_t kept = 0;
+        for (int64_t i = 0; i < left; i++) {
+            const uint32_t bits = scratch[i];
+            scratch[kept] = bits;
+            kept += (bits >> shift & ((1 << DIGIT) - 1)) == digit;
+        }
+        left = kept;
+        lower |= digit << shift;
+    }
+    memcpy(&middle[0], &lower, sizeof lower);
+    middle[1] = middle[0];
+    if (count % 2 || rank + 1 < left) return; /* `left` are equal to it, of which it is number `rank` */
+    float next = INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        const float larger = values[i] > middle[0] ? values[i] : INFINITY;
+        next = larger < next ? larger : next;
+    }
+    middle[1] = next;
 }
 
 /* The natural logarithm of a positive, normal number to 1e-15, in steps that vectorise: x = m 2^e with m in

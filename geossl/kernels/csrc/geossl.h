@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* Raised whenever a signature or the meaning of an argument changes; library.py refuses any other. */
-#define GEOSSL_ABI 10
+#define GEOSSL_ABI 11
 
 #if defined(_WIN32)
 #define GEOSSL_EXPORT __declspec(dllexport)
