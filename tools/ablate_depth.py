@@ -92,8 +92,8 @@ MONODEPTH2 = Study(
     ),
     composed={"video, flow consistency": {"flow": ARFLOW_ON_PAIRS, "consistent video": merge(VIDEO, CONSISTENT)}},
 )
-# Geometry and losses are float32 in both. From scratch the minimum of the views learns or collapses by the last bits of
-# a sum, which would say nothing of a precision; their mean learns in every seed.
+# Geometry and losses are float32 in both. From scratch the minimum of the views learns or collapses by the last bits
+# of a sum, which would say nothing of a precision; their mean learns in every seed.
 PRECISION = Study(
     base=merge(STEREO_VIDEO, MEAN),
     variants={"fp32": {}, "bf16": {"train": {"precision": "bf16"}}},
