@@ -156,6 +156,29 @@ def test_wrong_usage_exits_with_2(arguments: str) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "config", "changes"),
+    [
+        ("train.precision=bf16 train.lr=1", None, ["train.precision=bf16", "train.lr=1"]),
+        ("monodepth2_kitti_s train.lr=1", "monodepth2_kitti_s", ["train.lr=1"]),
+        ("", None, []),
+    ],
+)
+def test_a_step_is_measured_of_the_default_with_changes(
+    monkeypatch: pytest.MonkeyPatch, arguments: str, config: str | None, changes: list[str]
+) -> None:
+    given: list[Any] = []
+
+    def measured(how: Any, *arguments: Any) -> dict[str, Any]:
+        given.extend(arguments)
+        return {}
+
+    monkeypatch.setattr("geossl.commands.benchmark.benchmark_train", measured)
+    code, _, err = geossl("benchmark", "train", *arguments.split())
+    assert code == 0, err
+    assert given[:2] == [config, changes]
+
+
 def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geossl.commands.configs.list_configs", lambda: 1 // 0)
     result = CliRunner().invoke(app, ["config", "--list"])

@@ -24,7 +24,7 @@ from geossl.benchmark.predict import export_contests
 from geossl.benchmark.samples import sample_contests
 from geossl.benchmark.step import step_contests
 from geossl.commands.console import text_table, to_plain
-from geossl.config import Experiment, load_experiment, parse_experiment
+from geossl.config import Experiment, load_experiment
 from geossl.engine.benchmark import StepCost, benchmark_training, cost_records, cost_table
 from geossl.engine.distributed import pick_device
 from geossl.formats.atomic import write_text_atomic
@@ -149,7 +149,7 @@ def benchmark_train(
     Raises:
         ValueError: If the published step is asked for and there is none of this config, or no plain implementation.
     """
-    experiment = parse_experiment({}) if config is None else load_experiment(config, overrides)
+    experiment = load_experiment(config, overrides)
     if compare:
         check_published(experiment)
     data = experiment.data

@@ -28,7 +28,7 @@ PLAIN = Path("tools/plain")
 
 @benchmark_app.command("train")
 def train(
-    config: Annotated[str | None, typer.Argument(help="Config to measure; default: Monodepth2 from video.")] = None,
+    config: Annotated[str | None, typer.Argument(help="To measure; may be left out: Monodepth2 from video.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     batch_sizes: Annotated[str, typer.Option(help="Comma-separated.")] = "4,12",
     compare: Annotated[bool, typer.Option("--compare", help="Time the published Monodepth2 step beside it.")] = False,
@@ -41,10 +41,13 @@ def train(
 ) -> None:
     """A training step by parts: data, networks, warp and loss, optimiser; its peak memory."""
     batches = counts("--batch-sizes", batch_sizes)
+    changes = overrides or []
+    if config is not None and "=" in config and not Path(config).is_file():
+        changes, config = [config, *changes], None
     from geossl.commands.benchmark import benchmark_train
 
     how = measuring(device, threads, repeats, None, size, plain)
-    finish(benchmark_train(how, config, overrides or [], batches, compare), json_file)
+    finish(benchmark_train(how, config, changes, batches, compare), json_file)
 
 
 @benchmark_app.command("kernels")
@@ -126,8 +129,8 @@ def flow(
 
 @benchmark_app.command("growth")
 def growth(
-    batches: Annotated[str, typer.Option(help="Samples, comma-separated.")] = "1,2,4,8",
-    sizes: Annotated[str, typer.Option(help="WxH, comma-separated.")] = "320x96,512x160,640x192",
+    batches: Annotated[str, typer.Option(help="Samples, comma-separated.")] = "1,2,4,8,16",
+    sizes: Annotated[str, typer.Option(help="WxH, comma-separated.")] = "320x96,512x160,640x192,1024x320",
     sources: Annotated[str, typer.Option(help="Source frames of a sample, 1 to 4, comma-separated.")] = "1,2,4",
     processes: Annotated[str, typer.Option(help="Processes that share a batch, comma-separated.")] = "1,2",
     figure: Annotated[Path | None, typer.Option(help="Image file to draw the curves to.")] = None,

@@ -38,21 +38,22 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(path: str | Path | None, overrides: Sequence[str] = ()) -> Experiment:
     """Reads a config file, its bases and `key=value` overrides.
 
     Args:
-        path: A YAML file, or the name of a packaged config (`monodepth2_kitti` or `monodepth2_kitti.yaml`).
+        path: A YAML file, or the name of a packaged config (`monodepth2_kitti` or `monodepth2_kitti.yaml`); None:
+            every field's default.
         overrides: Dotted paths with YAML values, e.g. `train.lr=2e-4`, `data.train.0.root=/data/kitti`.
 
     Raises:
         ConfigError: Listing every error at once.
     """
-    path = find_config(path)
-    values = _load_with_bases(path, seen=())
+    file = None if path is None else find_config(path)
+    values = {} if file is None else _load_with_bases(file, seen=())
     for override in overrides:
         _apply_override(values, override)
-    return parse_experiment(values, where=str(path))
+    return parse_experiment(values, where="config" if file is None else str(file))
 
 
 def parse_experiment(values: Mapping[str, Any], where: str = "config") -> Experiment:

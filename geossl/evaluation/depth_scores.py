@@ -40,7 +40,7 @@ def depth_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]
         raise ValueError(
             f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same, not empty."
         )
-    p, g = prediction.astype(np.float64), truth.astype(np.float64)
+    p, g = (values.astype(np.float64, copy=False) for values in (prediction, truth))
     if evaluation_kernels_run(p, g, dtype=np.float64):
         sums = depth_sums(p, g, DELTA_THRESHOLDS)
     else:
