@@ -11,7 +11,8 @@ from torch import Tensor
 
 from geossl.geometry.constants import vector_like
 from geossl.geometry.precision import float32_island
-from geossl.kernels.appearance import jitter_fits, jittered
+from geossl.kernels import cpu_kernels_read
+from geossl.kernels.appearance import jittered
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision's rgb_to_grayscale
 
@@ -23,7 +24,7 @@ def jitter(image: Tensor, factors: Tensor) -> Tensor:
         image: (B, 3, H, W) in [0, 1].
         factors: (4, B) as the four functions below take them.
     """
-    if jitter_fits(image):
+    if cpu_kernels_read(image):
         return jittered(image, factors)
     brightness, contrast, saturation, hue = factors
     image = adjust_saturation(adjust_contrast(adjust_brightness(image, brightness), contrast), saturation)

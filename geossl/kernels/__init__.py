@@ -22,7 +22,7 @@ from torch import Tensor
 from geossl.kernels import gpu
 from geossl.kernels.library import loaded, why_missing
 
-__all__ = ["available", "cpu_kernels_run", "gpu_kernels_run", "kernels_run", "slower", "use"]
+__all__ = ["available", "cpu_kernels_read", "cpu_kernels_run", "gpu_kernels_run", "kernels_run", "slower", "use"]
 
 _in_use: ContextVar[str] = ContextVar("kernels", default="auto")
 
@@ -68,6 +68,11 @@ def cpu_kernels_run(*tensors: Tensor | None, dtypes: Sequence[torch.dtype] = (to
     """
     fits = all(x.dtype in dtypes and x.device.type == "cpu" for x in tensors if x is not None)
     return fits and _in_use.get() != "plain" and not _traced() and loaded() is not None
+
+
+def cpu_kernels_read(image: Tensor) -> bool:
+    """Whether a CPU kernel that gives no gradient reads a (B, 3, H, W) image: float32, without one asked for."""
+    return image.shape[1] == 3 and cpu_kernels_run(image) and not (torch.is_grad_enabled() and image.requires_grad)
 
 
 def gpu_kernels_run(*tensors: Tensor | None) -> bool:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geossl.kernels import cpu_kernels_run
 from geossl.kernels.library import FLOAT, INT, POINTER, in_parallel, kernel
-
-
-def jitter_fits(image: Tensor) -> bool:
-    """Whether the kernel computes `appearance.jitter` of this image: float32 RGB on the CPU, without a gradient."""
-    return image.shape[1] == 3 and cpu_kernels_run(image) and not (torch.is_grad_enabled() and image.requires_grad)
 
 
 def jittered(image: Tensor, factors: Tensor) -> Tensor:
     """`appearance.jitter`.
 
     Args:
-        image: (B, 3, H, W) as `jitter_fits` asks for.
+        image: (B, 3, H, W) as `cpu_kernels_read` asks for.
         factors: (4, B) brightness, contrast, saturation, hue.
     """
     image, (b, _, h, w) = image.contiguous(), image.shape

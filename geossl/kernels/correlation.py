@@ -94,16 +94,14 @@ def _parts(batch: int, width: int) -> list[list[tuple[int, int, int]]]:
 
     Fresh memory costs as much as the sums of a column: a thread uses its scratch for all of its blocks.
     """
-    columns = [(sample, first) for sample in range(batch) for first in range(0, width, COLUMN)]
-    threads = min(torch.get_num_threads(), len(columns))
-    parts: list[list[tuple[int, int, int]]] = []
-    for thread in range(threads):
-        blocks: list[tuple[int, int, int]] = []
-        for sample, first in columns[len(columns) * thread // threads : len(columns) * (thread + 1) // threads]:
-            end = min(first + COLUMN, width)
-            if blocks and blocks[-1][0] == sample and end - blocks[-1][1] <= BLOCK:
-                blocks[-1] = sample, blocks[-1][1], end
-            else:
-                blocks.append((sample, first, end))
-        parts.append(blocks)
+    columns = -(-width // COLUMN)  # of a sample
+    threads = min(torch.get_num_threads(), batch * columns)
+    parts: list[list[tuple[int, int, int]]] = [[] for _ in range(threads)]
+    for thread, blocks in enumerate(parts):
+        at, stop = (batch * columns * i // threads for i in (thread, thread + 1))
+        while at < stop:
+            sample, column = divmod(at, columns)
+            count = min(BLOCK // COLUMN, columns - column, stop - at)
+            blocks.append((sample, column * COLUMN, min((column + count) * COLUMN, width)))
+            at += count
     return parts

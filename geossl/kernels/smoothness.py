@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from geossl.kernels import cpu_kernels_run
+from geossl.kernels import cpu_kernels_read
 from geossl.kernels.library import FLOAT, INT, POINTER, bands, in_parallel, kernel, pointer
 
 
 def edge_weights_fit(image: Tensor, edge: float, stride: int) -> bool:
     """Whether the kernel computes `losses.smoothness.edge_weights` of this image: float32 RGB, without a gradient."""
-    fits = image.shape[1] == 3 and min(image.shape[2:]) > stride and edge >= 0
-    return fits and cpu_kernels_run(image) and not (torch.is_grad_enabled() and image.requires_grad)
+    return min(image.shape[2:]) > stride and edge >= 0 and cpu_kernels_read(image)
 
 
 def edge_weights(image: Tensor, edge: float, stride: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from geossl import kernels
 from geossl.appearance import jitter
-from geossl.kernels.appearance import jitter_fits
+from geossl.kernels import cpu_kernels_read
 
 needs_library = pytest.mark.skipif("cpu" not in kernels.available(), reason="the CPU kernels were not built")
 
@@ -51,4 +51,4 @@ def test_factors_of_one_change_nothing() -> None:
 
 
 def test_other_images_than_colour_are_none_of_the_kernel() -> None:
-    assert not jitter_fits(torch.rand(2, 1, 8, 9))
+    assert not cpu_kernels_read(torch.rand(2, 1, 8, 9))

@@ -98,21 +98,6 @@ GEOSSL_EXPORT GEOSSL_CLONES void geossl_lidar_map_eigen(const float *points, int
         if (map[pixel] == NO_DEPTH) map[pixel] = 0;
 }
 
-/* Where an output position samples along an axis: between `low` and the next, at `weight` from the first. */
-typedef struct {
-    int low;
-    float weight;
-} Sampled;
-
-GEOSSL_INLINE Sampled sampled(int position, double scale, int size) {
-    double at = (position + 0.5) * scale - 0.5;
-    at = at > 0 ? at : 0;
-    at = at < size - 1 ? at : size - 1;
-    int low = (int)at;
-    Sampled found = {low, (float)(at - low)};
-    return found;
-}
-
 /* Bilinear values of a map (h, w), resized to (H, W), edges aligned, in the pixels row * W + column, which ascend.
  * inverse: 1 interpolates 1 / value instead of value. */
 GEOSSL_EXPORT GEOSSL_CLONES void geossl_resized_at(const float *map, int h, int w, int height, int width,

@@ -12,8 +12,6 @@
 #define TOLERANCE 1e-3f /* pixel; as geometry.pixels.in_image */
 #define AHEAD 16 /* rows that few motions cross */
 
-typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias)); /* the colours of a pixel, and 0 */
-
 /* Mirrored by kernels/photometric.py. B samples, V views; images are of one size. */
 typedef struct {
     const float *depth;      /* (B, H, W) */
@@ -136,13 +134,13 @@ GEOSSL_INLINE void locate(const Reprojection *r, Line line, In depth, Scratch *s
     }
 }
 
-/* Four pixels' colours side by side -> each colour's four pixels. */
-GEOSSL_INLINE void store_colours(const Quad *q, float *red, float *green, float *blue) {
-    Quad low = __builtin_shufflevector(q[0], q[1], 0, 4, 1, 5), low2 = __builtin_shufflevector(q[2], q[3], 0, 4, 1, 5);
-    Quad high = __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7), high2 = __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7);
-    *(Quad *)red = __builtin_shufflevector(low, low2, 0, 1, 4, 5);
-    *(Quad *)green = __builtin_shufflevector(low, low2, 2, 3, 6, 7);
-    *(Quad *)blue = __builtin_shufflevector(high, high2, 0, 1, 4, 5);
+/* Four pixels' colours, and 0, side by side -> each colour's four pixels. */
+GEOSSL_INLINE void store_colours(const Quad *pixels, float *red, float *green, float *blue) {
+    Quad colours[4];
+    transpose(pixels, colours);
+    *(Quad *)red = colours[0];
+    *(Quad *)green = colours[1];
+    *(Quad *)blue = colours[2];
 }
 
 /* Bilinear samples at `locate`'s places, with their derivatives. */
@@ -350,8 +348,10 @@ GEOSSL_CLONES GEOSSL_EXPORT void geossl_reprojection(const Reprojection *r, int 
     int fetched = from > AHEAD ? from - AHEAD : 0;
     for (int y = from; y < last + 2; y++) {
         for (; fetched < height && fetched <= y + AHEAD; fetched++)
-            for (int v = 0; v < r->views; v++)
-                fetch(r->sources + (((size_t)v * r->batch + sample_index) * plane + (size_t)fetched * width) * 4, width * 4);
+            for (int v = 0; v < r->views; v++) {
+                size_t pixel = ((size_t)v * r->batch + sample_index) * plane + (size_t)fetched * width;
+                fetch(r->sources + 4 * pixel, 4 * (size_t)width);
+            }
         if (y < until)
             for (int v = 0; v < r->views; v++) {
                 View *w = &s->view[v];

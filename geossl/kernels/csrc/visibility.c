@@ -8,10 +8,9 @@
 
 #define BLOCK 512 /* pixels whose places are computed at once */
 #define TOLERANCE 1e-3f
-#define AHEAD 32    /* rows that few flows cross */
+#define AHEAD 32 /* rows that few flows cross */
 
 typedef float Pair __attribute__((vector_size(8), aligned(4), may_alias)); /* two pixels side by side */
-typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* Shares of the four pixels around a place of which some are outside. */
 GEOSSL_INLINE void land_at_border(float *landed, float u, float v, int height, int width) {
@@ -70,23 +69,16 @@ GEOSSL_INLINE Quad read_pairs(const float *u, const float *v) {
 /* Bilinear samples of both components for four pixels, each of which reads pairs of two rows. */
 GEOSSL_INLINE void sample_four(const float *back_u, const float *back_v, const int *upper, const int *lower,
                                const float *right, const float *below, float *du, float *dv) {
-    Quad sides[4]; /* left u, right u, left v, right v of a pixel */
+    Quad pixels[4], side[4]; /* left u, right u, left v, right v: of a pixel; of all four */
     for (int k = 0; k < 4; k++) {
         const Quad above = read_pairs(back_u + upper[k], back_v + upper[k]);
         const Quad beneath = read_pairs(back_u + lower[k], back_v + lower[k]);
-        sides[k] = above + below[k] * (beneath - above);
+        pixels[k] = above + below[k] * (beneath - above);
     }
-    const Quad u = __builtin_shufflevector(sides[0], sides[1], 0, 4, 1, 5);
-    const Quad v = __builtin_shufflevector(sides[0], sides[1], 2, 6, 3, 7);
-    const Quad more_u = __builtin_shufflevector(sides[2], sides[3], 0, 4, 1, 5);
-    const Quad more_v = __builtin_shufflevector(sides[2], sides[3], 2, 6, 3, 7);
-    const Quad left_u = __builtin_shufflevector(u, more_u, 0, 1, 4, 5);
-    const Quad right_u = __builtin_shufflevector(u, more_u, 2, 3, 6, 7);
-    const Quad left_v = __builtin_shufflevector(v, more_v, 0, 1, 4, 5);
-    const Quad right_v = __builtin_shufflevector(v, more_v, 2, 3, 6, 7);
+    transpose(pixels, side);
     const Quad share = *(const Quad *)right;
-    *(Quad *)du = left_u + share * (right_u - left_u);
-    *(Quad *)dv = left_v + share * (right_v - left_v);
+    *(Quad *)du = side[0] + share * (side[1] - side[0]);
+    *(Quad *)dv = side[2] + share * (side[3] - side[2]);
 }
 
 /* Whether rows `first` to `end` of a flow and the other view's flow, read where it leads, bring a pixel back.
